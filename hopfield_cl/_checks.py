@@ -1,0 +1,167 @@
+"""The public door: every argument of the package is checked here, once.
+
+Each function returns nothing when the argument is good. Otherwise it raises ``TypeError`` (wrong
+kind of thing) or ``ValueError`` (wrong value) with a sentence that names the argument, says what
+came and what would be right.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Rows read at a time when looking for NaN or infinity: keeps the temporary small at any N.
+_ROWS_PER_LOOK = 65_536
+
+
+def float_tensor(value: Any, name: str) -> None:
+    """Require a real floating-point tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, but is a {type(value).__name__}.")
+    if not value.is_floating_point():
+        raise TypeError(
+            f"{name} must have a floating-point dtype, but has {value.dtype}; "
+            f"convert it, for instance with {name}.float()."
+        )
+
+
+def float_dtype(value: Any) -> None:
+    """Require a real floating-point dtype."""
+    if not isinstance(value, torch.dtype) or not value.is_floating_point:
+        raise TypeError(f"dtype must be a floating-point torch.dtype, but is {value!r}.")
+
+
+def finite(value: Tensor, name: str) -> None:
+    """Require that no entry is NaN or infinite, reading a bounded number of rows at a time."""
+    rows = value.detach().reshape(-1, value.shape[-1]) if value.ndim else value.detach()[None, None]
+    step = max(1, _ROWS_PER_LOOK * 64 // max(1, rows.shape[-1]))
+    for start in range(0, rows.shape[0], step):
+        block = rows[start : start + step]
+        # A finite sum proves that all entries are finite, at the cost of one read and no copy.
+        # The converse fails (large entries may overflow it), so only then is each entry examined.
+        if not bool(torch.isfinite(block.sum())) and not bool(torch.isfinite(block).all()):
+            bad = (~torch.isfinite(block)).nonzero()[0].tolist()
+            entry = block[bad[0], bad[1]].item()
+            raise ValueError(
+                f"{name} must be finite, but row {start + bad[0]} holds {entry}; "
+                "remove or repair it first."
+            )
+
+
+def points_and_memories(x: Any, memories: Any) -> None:
+    """Require ``x`` (..., d) and a non-empty ``memories`` (N, d) that fit each other."""
+    float_tensor(x, "x")
+    memory_set(memories, "memories")
+    if x.ndim < 1:
+        raise ValueError("x must have shape (..., d), but is a scalar; give a vector.")
+    if x.shape[-1] != memories.shape[1]:
+        raise ValueError(
+            f"x must have the dimension of the memories in its last axis, d = {memories.shape[1]}, "
+            f"but has shape {tuple(x.shape)}."
+        )
+    same_kind(memories, "memories", x, "x")
+    finite(x, "x")
+
+
+def memory_set(memories: Any, name: str) -> None:
+    """Require a non-empty, finite matrix (N, d) with one memory a row."""
+    float_tensor(memories, name)
+    if memories.ndim != 2:
+        raise ValueError(
+            f"{name} must have shape (N, d), one memory a row, but has shape "
+            f"{tuple(memories.shape)}."
+        )
+    if memories.shape[0] == 0 or memories.shape[1] == 0:
+        raise ValueError(
+            f"{name} must hold at least one memory of at least one dimension, but has shape "
+            f"{tuple(memories.shape)}."
+        )
+    finite(memories, name)
+
+
+def same_kind(value: Tensor, name: str, reference: Tensor, reference_name: str) -> None:
+    """Require the dtype and device of a reference tensor: nothing is cast or moved silently."""
+    if value.dtype != reference.dtype:
+        raise TypeError(
+            f"{name} must have the dtype of {reference_name}, {reference.dtype}, but has "
+            f"{value.dtype}; convert one of them."
+        )
+    if value.device != reference.device:
+        raise ValueError(
+            f"{name} must be on the device of {reference_name}, {reference.device}, but is on "
+            f"{value.device}; move one of them."
+        )
+
+
+def beta(value: Any) -> None:
+    """Require an inverse temperature: a finite number above zero, or a scalar tensor of one."""
+    if isinstance(value, Tensor):
+        if value.ndim != 0 or not value.is_floating_point():
+            raise TypeError(
+                "beta must be a number or a floating-point tensor with no dimensions, but is a "
+                f"tensor of shape {tuple(value.shape)} and dtype {value.dtype}."
+            )
+        value = value.item()
+    positive_number(value, "beta")
+
+
+def positive_number(value: Any, name: str) -> None:
+    """Require a finite real number above zero."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, but is a {type(value).__name__}.")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be finite and above 0, but is {value}.")
+
+
+def number_between(value: Any, name: str, low: float, high: float) -> None:
+    """Require a real number in the closed interval from ``low`` to ``high``."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, but is a {type(value).__name__}.")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must lie between {low} and {high}, but is {value}.")
+
+
+def integer_from(value: Any, name: str, low: int) -> None:
+    """Require an integer that is at least ``low``."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, but is a {type(value).__name__}.")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low}, but is {value}.")
+
+
+def weights(value: Any, memories: Tensor) -> None:
+    """Require None or one finite mass above zero for each memory."""
+    if value is None:
+        return
+    float_tensor(value, "weights")
+    if value.shape != memories.shape[:1]:
+        raise ValueError(
+            f"weights must have shape ({memories.shape[0]},), one mass for each memory, but has "
+            f"shape {tuple(value.shape)}."
+        )
+    same_kind(value, "weights", memories, "memories")
+    good = torch.isfinite(value) & (value > 0)
+    if not bool(good.all()):
+        first = int((~good).nonzero()[0])
+        raise ValueError(
+            f"weights must be finite and above 0, but entry {first} is {value[first].item()}."
+        )
+
+
+def chunk_size(value: Any) -> None:
+    """Require None or a positive number of memories."""
+    if value is not None:
+        integer_from(value, "chunk_size", 1)
+
+
+def no_overflow(result: Tensor, what: str) -> None:
+    """Require a finite result: good arguments can still overflow the dtype they came in."""
+    if not bool(torch.isfinite(result.detach()).all()):
+        raise ValueError(
+            f"{what} overflows {result.dtype}: x, memories or beta are too large for it; scale "
+            "them down or use a wider dtype."
+        )

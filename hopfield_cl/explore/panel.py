@@ -1,0 +1,150 @@
+"""A panel of sliders over a matplotlib figure: live with a kernel, swept frames without one.
+
+In JupyterLab the sliders call Python. The same output carries an HTML part for pages that have no
+kernel: every position of the sliders is drawn once, when the cell runs, and the page's own small
+script (`panel.js`) shows the one that is asked for.
+"""
+
+from __future__ import annotations
+
+import html
+import itertools
+import json
+import math
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+from matplotlib.figure import Figure
+
+from hopfield_cl.plotting import data_url, figcaption, png
+
+_SCRIPT = (Path(__file__).parent / "panel.js").read_text(encoding="utf-8")
+# Each frame is some 10 kB on the page; a chapter's whole budget is 1.5 MB.
+_MOST_FRAMES = 64
+_DPI = 110
+
+
+@dataclass(frozen=True)
+class Slider:
+    """The positions of one control.
+
+    Attributes
+    ----------
+    label : str
+        What it moves, as the reader sees it.
+    values : sequence of float
+        Its positions, in order.
+    start : float
+        The position at first; one of ``values``.
+    text : str
+        How a position is written, as a format specification.
+    """
+
+    label: str
+    values: Sequence[float]
+    start: float
+    text: str = "g"
+
+    def __post_init__(self) -> None:
+        if self.start not in self.values:
+            raise ValueError(f"start must be one of the values {self.values}, but is {self.start}.")
+
+    def options(self) -> list[tuple[str, float]]:
+        """Positions with their text, for ipywidgets."""
+        return [(format(value, self.text), value) for value in self.values]
+
+
+class Panel:
+    """A figure with sliders.
+
+    Parameters
+    ----------
+    draw : callable
+        Takes one keyword for each slider; returns the figure and one sentence that says in words
+        and numbers what it shows. The sentence is displayed, and read out to those who cannot see.
+    sliders : mapping of str to Slider
+        One for each keyword of ``draw``.
+    caption : str
+        What the reader should try, and see.
+
+    Raises
+    ------
+    ValueError
+        If there are no sliders, or more positions than a page can carry.
+    """
+
+    def __init__(
+        self,
+        draw: Callable[..., tuple[Figure, str]],
+        sliders: Mapping[str, Slider],
+        *,
+        caption: str,
+    ) -> None:
+        frames = math.prod(len(slider.values) for slider in sliders.values())
+        if not sliders or frames > _MOST_FRAMES:
+            raise ValueError(
+                f"sliders must have from 1 to {_MOST_FRAMES} positions together, since the page "
+                f"carries a picture of each, but have {frames if sliders else 0}."
+            )
+        self.draw, self.sliders, self.caption = draw, dict(sliders), caption
+        self.controls = {
+            name: ipywidgets.SelectionSlider(
+                options=slider.options(),
+                value=slider.start,
+                description=slider.label,
+                style={"description_width": "initial"},
+                layout={"width": "100%", "max_width": "640px"},
+            )
+            for name, slider in self.sliders.items()
+        }
+        self.image = ipywidgets.Image(format="png", layout={"max_width": "100%"})
+        self.sentence = ipywidgets.HTML()
+        for control in self.controls.values():
+            control.observe(self._redraw, names="value")
+        self._redraw()
+        caption_line = ipywidgets.HTMLMath(html.escape(caption))
+        self.view = ipywidgets.VBox(
+            [*self.controls.values(), self.image, self.sentence, caption_line]
+        )
+
+    def _redraw(self, _change: object = None) -> None:
+        values = {name: control.value for name, control in self.controls.items()}
+        figure, sentence = self.draw(**values)
+        self.image.value = png(figure, dpi=_DPI)
+        self.image.alt = sentence
+        self.sentence.value = html.escape(sentence)
+
+    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
+        live = self.view._repr_mimebundle_(**options) or {}
+        return {**live, "text/html": self.html()}
+
+    def html(self) -> str:
+        """The panel for a page without a kernel: all its frames and the script that shows them."""
+        frames = []
+        for position in itertools.product(*(slider.values for slider in self.sliders.values())):
+            figure, sentence = self.draw(**dict(zip(self.sliders, position, strict=True)))
+            frames.append({"image": data_url(figure, dpi=_DPI), "sentence": sentence})
+        state = {
+            "sliders": [
+                {
+                    "label": slider.label,
+                    "texts": [text for text, _ in slider.options()],
+                    "start": list(slider.values).index(slider.start),
+                }
+                for slider in self.sliders.values()
+            ],
+            "frames": frames,
+        }
+        # Inside a script element only "</" could end it early.
+        data = json.dumps(state).replace("</", "<\\/")
+        name = f"hcl-panel-{uuid.uuid4().hex}"
+        return (
+            f'<figure class="hcl-figure hcl-panel" id="{name}">'
+            f"{figcaption(self.caption)}</figure>"
+            f'<script type="module">{_SCRIPT}\n'
+            f'render(document.getElementById("{name}"), {data});</script>'
+        )

@@ -1,0 +1,147 @@
+"""Memory sets whose geometry is known, and the changes a task makes to them.
+
+The solvable setting of the book is a cluster of unit vectors with one common pairwise product, and
+one more unit vector, the outlier, whose place relative to the cluster is a single number.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from hopfield_cl import _checks
+
+
+def cluster_with_outlier(
+    n_cluster: int = 12,
+    dim: int = 50,
+    correlation: float = 0.35,
+    outlier_overlap: float = 0.0,
+    *,
+    dtype: torch.dtype = torch.float64,
+) -> Float[Tensor, "N dim"]:
+    """Unit vectors with pairwise product c, and one outlier at a chosen distance from them.
+
+    With orthonormal u, v, v_1..v_n the cluster is x_i = √c u + √(1−c) v_i and the outlier is
+    s u + √(1−s²) v. Its product with every cluster vector is s√c: at s = 0 it is orthogonal to all
+    of them, at s = √c it is one more member, and at s = 1 it points along their common direction.
+
+    Parameters
+    ----------
+    n_cluster : int
+        Number n of vectors in the cluster, at least 1.
+    dim : int
+        Dimension of the space, at least ``n_cluster`` + 2.
+    correlation : float
+        Pairwise product c of cluster vectors, from 0 to 1.
+    outlier_overlap : float
+        Product s of the outlier with the common direction u, from 0 to 1.
+    dtype : torch.dtype
+        Floating-point dtype of the result.
+
+    Returns
+    -------
+    Tensor, shape (n_cluster + 1, dim)
+        The memories, one a row; the outlier is last.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+    """
+    _checks.integer_from(n_cluster, "n_cluster", 1)
+    _checks.integer_from(dim, "dim", n_cluster + 2)
+    _checks.number_between(correlation, "correlation", 0.0, 1.0)
+    _checks.number_between(outlier_overlap, "outlier_overlap", 0.0, 1.0)
+    _checks.float_dtype(dtype)
+    memories = torch.zeros(n_cluster + 1, dim, dtype=dtype)
+    memories[:-1, 0] = math.sqrt(correlation)
+    memories[:-1, 1 : n_cluster + 1].fill_diagonal_(math.sqrt(1 - correlation))
+    memories[-1, 0] = outlier_overlap
+    memories[-1, n_cluster + 1] = math.sqrt(1 - outlier_overlap**2)
+    return memories
+
+
+def random_rotation(
+    dim: int,
+    epsilon: float,
+    *,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> Float[Tensor, "dim dim"]:
+    """Random rotation V = exp(εΩ) with Ω = (W − Wᵀ)/2 and W_ij ~ N(0, 1).
+
+    Parameters
+    ----------
+    dim : int
+        Dimension of the space, at least 1.
+    epsilon : float
+        Size ε of the rotation, in radians, at least 0. A unit vector turns by about ε√((dim−1)/2).
+    generator : torch.Generator, optional
+        Source of W. PyTorch's default generator if not given.
+    dtype : torch.dtype
+        Floating-point dtype of the result.
+
+    Returns
+    -------
+    Tensor, shape (dim, dim)
+        An orthogonal matrix of determinant 1, on the device of the generator.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+    """
+    _checks.integer_from(dim, "dim", 1)
+    _checks.number_between(epsilon, "epsilon", 0.0, math.inf)
+    _checks.float_dtype(dtype)
+    device = None if generator is None else generator.device
+    w = torch.randn(dim, dim, generator=generator, dtype=dtype, device=device)
+    return torch.linalg.matrix_exp(epsilon * (w - w.mT) / 2)
+
+
+def on_sphere(
+    vectors: Float[Tensor, "N d"], *, center: Float[Tensor, " d"] | None = None
+) -> Float[Tensor, "N d"]:
+    """Unit vectors that point from a centre to each of the given vectors.
+
+    Images share most of their pixels. Taken from their mean, what is left is what tells them apart;
+    scaled to length one, each weighs the same in the energy.
+
+    Parameters
+    ----------
+    vectors : Tensor, shape (N, d)
+        One vector a row, for instance flattened images.
+    center : Tensor, shape (d,), optional
+        Point to measure from; the mean of ``vectors`` if not given.
+
+    Returns
+    -------
+    Tensor, shape (N, d)
+        Unit vectors, in the dtype and on the device of ``vectors``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or shape, is not finite, or a vector lies on the centre.
+    """
+    _checks.memory_set(vectors, "vectors")
+    if center is None:
+        center = vectors.mean(0)
+    else:
+        _checks.float_tensor(center, "center")
+        if center.shape != vectors.shape[1:]:
+            raise ValueError(
+                f"center must have shape ({vectors.shape[1]},), but has {tuple(center.shape)}."
+            )
+        _checks.same_kind(center, "center", vectors, "vectors")
+        _checks.finite(center, "center")
+    apart = vectors - center
+    length = apart.norm(dim=1, keepdim=True)
+    if bool((length == 0).any()):
+        row = int((length[:, 0] == 0).nonzero()[0])
+        raise ValueError(f"vectors must differ from the center, but row {row} lies on it.")
+    return apart / length
