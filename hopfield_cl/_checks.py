@@ -14,36 +14,41 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Rows read at a time when looking for NaN or infinity: keeps the temporary small at any N.
-_ROWS_PER_LOOK = 65_536
+_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+# Entries read at a time when looking for NaN or infinity: keeps the temporary small at any N.
+_ENTRIES_PER_LOOK = 2**20
 
 
 def float_tensor(value: Any, name: str) -> None:
-    """Require a real floating-point tensor."""
+    """Require a tensor of float64, float32, bfloat16 or float16."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, but is a {type(value).__name__}.")
-    if not value.is_floating_point():
+    if value.dtype not in _DTYPES:
         raise TypeError(
-            f"{name} must have a floating-point dtype, but has {value.dtype}; "
+            f"{name} must have a floating-point dtype of 16 bits or more, but has {value.dtype}; "
             f"convert it, for instance with {name}.float()."
         )
 
 
 def float_dtype(value: Any) -> None:
-    """Require a real floating-point dtype."""
-    if not isinstance(value, torch.dtype) or not value.is_floating_point:
-        raise TypeError(f"dtype must be a floating-point torch.dtype, but is {value!r}.")
+    """Require float64, float32, bfloat16 or float16."""
+    if value not in _DTYPES:
+        raise TypeError(
+            f"dtype must be a floating-point torch.dtype of 16 bits or more, but is {value!r}."
+        )
 
 
 def finite(value: Tensor, name: str) -> None:
     """Require that no entry is NaN or infinite, reading a bounded number of rows at a time."""
-    rows = value.detach().reshape(-1, value.shape[-1]) if value.ndim else value.detach()[None, None]
-    step = max(1, _ROWS_PER_LOOK * 64 // max(1, rows.shape[-1]))
+    if value.numel() == 0:
+        return
+    rows = value.detach().reshape(-1, value.shape[-1] if value.ndim else 1)
+    step = max(1, _ENTRIES_PER_LOOK // rows.shape[1])
     for start in range(0, rows.shape[0], step):
         block = rows[start : start + step]
-        # A finite sum proves that all entries are finite, at the cost of one read and no copy.
-        # The converse fails (large entries may overflow it), so only then is each entry examined.
-        if not bool(torch.isfinite(block.sum())) and not bool(torch.isfinite(block).all()):
+        # One NaN makes both extremes NaN; two numbers tell of all, at one read and no copy.
+        low, high = torch.aminmax(block)
+        if not math.isfinite(low) or not math.isfinite(high):
             bad = (~torch.isfinite(block)).nonzero()[0].tolist()
             entry = block[bad[0], bad[1]].item()
             raise ValueError(
@@ -55,7 +60,7 @@ def finite(value: Tensor, name: str) -> None:
 def points_and_memories(x: Any, memories: Any) -> None:
     """Require ``x`` (..., d) and a non-empty ``memories`` (N, d) that fit each other."""
     float_tensor(x, "x")
-    memory_set(memories, "memories")
+    _matrix(memories, "memories")
     if x.ndim < 1:
         raise ValueError("x must have shape (..., d), but is a scalar; give a vector.")
     if x.shape[-1] != memories.shape[1]:
@@ -64,11 +69,17 @@ def points_and_memories(x: Any, memories: Any) -> None:
             f"but has shape {tuple(x.shape)}."
         )
     same_kind(memories, "memories", x, "x")
+    finite(memories, "memories")
     finite(x, "x")
 
 
 def memory_set(memories: Any, name: str) -> None:
     """Require a non-empty, finite matrix (N, d) with one memory a row."""
+    _matrix(memories, name)
+    finite(memories, name)
+
+
+def _matrix(memories: Any, name: str) -> None:
     float_tensor(memories, name)
     if memories.ndim != 2:
         raise ValueError(
@@ -80,7 +91,6 @@ def memory_set(memories: Any, name: str) -> None:
             f"{name} must hold at least one memory of at least one dimension, but has shape "
             f"{tuple(memories.shape)}."
         )
-    finite(memories, name)
 
 
 def same_kind(value: Tensor, name: str, reference: Tensor, reference_name: str) -> None:
@@ -97,13 +107,22 @@ def same_kind(value: Tensor, name: str, reference: Tensor, reference_name: str) 
         )
 
 
-def beta(value: Any) -> None:
-    """Require an inverse temperature: a finite number above zero, or a scalar tensor of one."""
+def beta(value: Any, reference: Tensor | None = None) -> None:
+    """Require an inverse temperature: a finite number above zero, or a scalar tensor of one.
+
+    A tensor must lie on the CPU, or on the device of ``reference`` if that is given.
+    """
     if isinstance(value, Tensor):
         if value.ndim != 0 or not value.is_floating_point():
             raise TypeError(
                 "beta must be a number or a floating-point tensor with no dimensions, but is a "
                 f"tensor of shape {tuple(value.shape)} and dtype {value.dtype}."
+            )
+        home = torch.device("cpu") if reference is None else reference.device
+        if value.device not in (torch.device("cpu"), home):
+            raise ValueError(
+                f"beta must be on the CPU or on the device of x, {home}, but is on {value.device}; "
+                "move one of them."
             )
         value = value.item()
     positive_number(value, "beta")
@@ -113,16 +132,24 @@ def positive_number(value: Any, name: str) -> None:
     """Require a finite real number above zero."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, but is a {type(value).__name__}.")
-    if not (math.isfinite(value) and value > 0):
+    if not (_fits_float(value) and value > 0):
         raise ValueError(f"{name} must be finite and above 0, but is {value}.")
 
 
 def number_between(value: Any, name: str, low: float, high: float) -> None:
-    """Require a real number in the closed interval from ``low`` to ``high``."""
+    """Require a finite real number in the closed interval from ``low`` to ``high``."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, but is a {type(value).__name__}.")
-    if not low <= value <= high:
+    if not (_fits_float(value) and low <= value <= high):
         raise ValueError(f"{name} must lie between {low} and {high}, but is {value}.")
+
+
+def _fits_float(value: Real) -> bool:
+    """Whether a number is finite and, if it is an integer, not too large for a float."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def integer_from(value: Any, name: str, low: int) -> None:
@@ -144,8 +171,9 @@ def weights(value: Any, memories: Tensor) -> None:
             f"shape {tuple(value.shape)}."
         )
     same_kind(value, "weights", memories, "memories")
-    good = torch.isfinite(value) & (value > 0)
-    if not bool(good.all()):
+    low, high = torch.aminmax(value.detach())
+    if not (low > 0 and high < math.inf):  # NaN fails both
+        good = torch.isfinite(value) & (value > 0)
         first = int((~good).nonzero()[0])
         raise ValueError(
             f"weights must be finite and above 0, but entry {first} is {value[first].item()}."
@@ -162,6 +190,6 @@ def no_overflow(result: Tensor, what: str) -> None:
     """Require a finite result: good arguments can still overflow the dtype they came in."""
     if not bool(torch.isfinite(result.detach()).all()):
         raise ValueError(
-            f"{what} overflows {result.dtype}: x, memories or beta are too large for it; scale "
-            "them down or use a wider dtype."
+            f"{what} overflows {result.dtype}: the arguments are too large for it; scale them "
+            "down or use a wider dtype."
         )

@@ -1,8 +1,8 @@
 """Softmax statistics of a memory set, read one chunk of memories at a time.
 
-For queries y (Q, d), memories x_i (N, d) and log-masses log w_i, with scores s_i = y·x_i + log w_i:
+For queries y (Q, d), memories x_i (N, d) and masses w_i (N,), with scores s_i = y·x_i + log w_i:
 
-* ``log_partition`` is log Σ_i exp(s_i);
+* ``log_partition`` is log Σ_i exp(s_i) = log Σ_i w_i exp(y·x_i);
 * ``softmax_mean`` is Σ_i softmax_i(s) x_i, together with the log-partition.
 
 Both keep a running maximum, so that no exponential overflows and the result does not depend on the
@@ -34,30 +34,30 @@ def default_chunk_size(queries: int, dim: int, dtype: torch.dtype) -> int:
 
 
 def log_partition(
-    queries: Tensor, memories: Tensor, log_weights: Tensor | None, chunk_size: int | None
+    queries: Tensor, memories: Tensor, weights: Tensor | None, chunk_size: int | None
 ) -> Tensor:
     """Return log Σ_i w_i exp(y·x_i) for each query, shape (Q,)."""
     chunk = chunk_size or default_chunk_size(*queries.shape, queries.dtype)
-    return _LogPartition.apply(queries, memories, log_weights, chunk)
+    return _LogPartition.apply(queries, memories, weights, chunk)
 
 
 def softmax_mean(
-    queries: Tensor, memories: Tensor, log_weights: Tensor | None, chunk_size: int | None
+    queries: Tensor, memories: Tensor, weights: Tensor | None, chunk_size: int | None
 ) -> tuple[Tensor, Tensor]:
     """Return the softmax-weighted mean of the memories (Q, d), and the log-partition (Q,)."""
     chunk = chunk_size or default_chunk_size(*queries.shape, queries.dtype)
-    return _SoftmaxMean.apply(queries, memories, log_weights, chunk)
+    return _SoftmaxMean.apply(queries, memories, weights, chunk)
 
 
 def _score_chunks(
-    queries: Tensor, memories: Tensor, log_weights: Tensor | None, chunk_size: int
+    queries: Tensor, memories: Tensor, weights: Tensor | None, chunk_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (memories of the chunk (c, d), their scores (c, Q)), in the dtype of the queries."""
     for start in range(0, memories.shape[0], chunk_size):
         chunk = memories[start : start + chunk_size].to(queries.dtype)
         scores = chunk @ queries.mT  # memories × queries: the faster layout of the product
-        if log_weights is not None:
-            scores = scores + log_weights[start : start + chunk_size, None]
+        if weights is not None:
+            scores += weights[start : start + chunk_size, None].to(queries.dtype).log()
         yield chunk, scores
 
 
@@ -73,36 +73,36 @@ def _exp_shifted_(scores: Tensor, shift: Tensor) -> Tensor:
 
 class _LogPartition(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, queries, memories, log_weights, chunk_size):
+    def forward(ctx, queries, memories, weights, chunk_size):
         running_max = queries.new_full((queries.shape[0],), -torch.inf)
         total = queries.new_zeros(queries.shape[0])
-        for _, scores in _score_chunks(queries, memories, log_weights, chunk_size):
+        for _, scores in _score_chunks(queries, memories, weights, chunk_size):
             new_max = torch.maximum(running_max, scores.amax(0))
             total = total * (running_max - new_max).exp()
             total = total + _exp_shifted_(scores, new_max).sum(0)
             running_max = new_max
         log_z = running_max + total.log()
-        ctx.save_for_backward(queries, memories, log_weights, log_z)
+        ctx.save_for_backward(queries, memories, weights, log_z)
         ctx.chunk_size = chunk_size
         return log_z
 
     @staticmethod
     def backward(ctx, grad_log_z):
-        queries, memories, log_weights, log_z = ctx.saved_tensors
+        queries, memories, weights, log_z = ctx.saved_tensors
 
         def pull_back(chunk, p):
             return p * grad_log_z, None
 
-        return _gradients(ctx, queries, memories, log_weights, log_z, pull_back)
+        return _gradients(ctx, queries, memories, weights, log_z, pull_back)
 
 
 class _SoftmaxMean(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, queries, memories, log_weights, chunk_size):
+    def forward(ctx, queries, memories, weights, chunk_size):
         running_max = queries.new_full((queries.shape[0],), -torch.inf)
         total = queries.new_zeros(queries.shape[0])
         mean = torch.zeros_like(queries)
-        for chunk, scores in _score_chunks(queries, memories, log_weights, chunk_size):
+        for chunk, scores in _score_chunks(queries, memories, weights, chunk_size):
             new_max = torch.maximum(running_max, scores.amax(0))
             shrink = (running_max - new_max).exp()
             p = _exp_shifted_(scores, new_max)
@@ -111,30 +111,30 @@ class _SoftmaxMean(torch.autograd.Function):
             running_max = new_max
         mean = mean / total[:, None]
         log_z = running_max + total.log()
-        ctx.save_for_backward(queries, memories, log_weights, mean, log_z)
+        ctx.save_for_backward(queries, memories, weights, mean, log_z)
         ctx.chunk_size = chunk_size
         return mean, log_z
 
     @staticmethod
     def backward(ctx, grad_mean, grad_log_z):
-        queries, memories, log_weights, mean, log_z = ctx.saved_tensors
+        queries, memories, weights, mean, log_z = ctx.saved_tensors
         slope = grad_log_z - (mean * grad_mean).sum(-1)
 
         def pull_back(chunk, p):
             return p * (chunk @ grad_mean.mT + slope), p @ grad_mean
 
-        return _gradients(ctx, queries, memories, log_weights, log_z, pull_back)
+        return _gradients(ctx, queries, memories, weights, log_z, pull_back)
 
 
 def _gradients(
     ctx,
     queries: Tensor,
     memories: Tensor,
-    log_weights: Tensor | None,
+    weights: Tensor | None,
     log_z: Tensor,
     pull_back: Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-    """Gradients with respect to queries, memories and log-masses, one chunk at a time.
+    """Gradients with respect to queries, memories and masses, one chunk at a time.
 
     ``pull_back(chunk, p)`` gives the gradient of the scores (c, Q), and the gradient that reaches
     the memories other than through their scores, (c, d) or None.
@@ -143,19 +143,22 @@ def _gradients(
     grad_queries = torch.zeros_like(queries) if wants_queries else None
     grad_memories, grad_weights = [], []
     lowest = _lowest(queries.dtype)
-    for chunk, scores in _score_chunks(queries, memories, log_weights, ctx.chunk_size):
+    for chunk, scores in _score_chunks(queries, memories, weights, ctx.chunk_size):
         p = (scores - log_z).clamp(min=lowest).exp()
         grad_scores, direct = pull_back(chunk, p)
         if wants_queries:
             grad_queries = grad_queries + grad_scores.mT @ chunk
         if wants_memories:
             through_scores = grad_scores @ queries
-            grad_memories.append(through_scores if direct is None else through_scores + direct)
+            whole = through_scores if direct is None else through_scores + direct
+            grad_memories.append(whole.to(memories.dtype))
         if wants_weights:
-            grad_weights.append(grad_scores.sum(1))
+            start = len(grad_weights) * ctx.chunk_size
+            mass = weights[start : start + ctx.chunk_size]
+            grad_weights.append((grad_scores.sum(1) / mass.to(queries.dtype)).to(weights.dtype))
     return (
         grad_queries,
-        torch.cat(grad_memories).to(memories.dtype) if wants_memories else None,
+        torch.cat(grad_memories) if wants_memories else None,
         torch.cat(grad_weights) if wants_weights else None,
         None,
     )

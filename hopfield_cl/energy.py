@@ -96,7 +96,7 @@ def energy(
     _check(x, memories, beta, weights)
     _checks.chunk_size(chunk_size)
     points = _flat(x, _accumulator(x.dtype))
-    log_z = log_partition(beta * points, memories, _log(weights, points.dtype), chunk_size)
+    log_z = log_partition(beta * points, memories, weights, chunk_size)
     value = 0.5 * points.square().sum(-1) - log_z / beta
     value = value.to(x.dtype).reshape(x.shape[:-1])
     _checks.no_overflow(value, "the energy")
@@ -176,7 +176,7 @@ def retrieve(
     _check(x, memories, beta, weights)
     _checks.chunk_size(chunk_size)
     points = _flat(x, _accumulator(x.dtype))
-    mean, _ = softmax_mean(beta * points, memories, _log(weights, points.dtype), chunk_size)
+    mean, _ = softmax_mean(beta * points, memories, weights, chunk_size)
     retrieved = mean.to(x.dtype).reshape(x.shape)
     _checks.no_overflow(retrieved, "the retrieved point")
     return retrieved
@@ -197,7 +197,8 @@ def fixed_points(
     reach of float32. Each point stops as soon as it has converged.
 
     The points are differentiable in ``memories``, ``weights`` and ``beta`` by the implicit function
-    theorem, ∂ξ = (∇²E)⁻¹ ∂T. They do not depend on small changes of ``x``, so its gradient is zero.
+    theorem, ∂ξ = (∇²E)⁻¹ ∂T, once and not twice. They do not depend on small changes of ``x``, so
+    its gradient is zero.
 
     Parameters
     ----------
@@ -227,11 +228,11 @@ def fixed_points(
     _check(x, memories, beta, weights)
     _checks.positive_number(tol, "tol")
     _checks.integer_from(max_steps, "max_steps", 1)
-    log_weights = _log(weights, torch.float64)
     with torch.no_grad():
-        points, steps, residual = _iterate(x, memories, beta, log_weights, tol, max_steps)
+        points, steps, residual = _iterate(x, memories, beta, weights, tol, max_steps)
+    _checks.no_overflow(residual, "retrieval")
     if torch.is_grad_enabled() and _requires_grad(memories, beta, weights):
-        points = _implicit_step(points, memories, beta, log_weights)
+        points = _with_implicit_derivative(points, memories, beta, weights)
     batch = x.shape[:-1]
     return FixedPoints(
         points=points.to(x.dtype).reshape(x.shape),
@@ -279,7 +280,9 @@ def curvature(
     spectra = [
         _curvature_block(part, wide, beta, _log(weights, dtype)) for part in points.split(block)
     ]
-    return torch.cat(spectra).to(x.dtype).reshape(x.shape)
+    spectrum = torch.cat(spectra).to(x.dtype).reshape(x.shape)
+    _checks.no_overflow(spectrum, "the curvature")
+    return spectrum
 
 
 def _curvature_block(
@@ -287,23 +290,25 @@ def _curvature_block(
 ) -> Tensor:
     scores = beta * points @ memories.mT
     share = torch.softmax(scores if log_weights is None else scores + log_weights, dim=-1)
+    _checks.no_overflow(share, "the curvature")
     # Rows √p_i (x_i − T(x)): their Gram matrix is Cov_p, and as accurate as centring makes it.
-    spread = share.sqrt()[:, :, None] * (memories - (share @ memories)[:, None, :])
+    root = share.clamp(min=torch.finfo(share.dtype).tiny).sqrt()  # at 0 it has no derivative
+    spread = root[:, :, None] * (memories - (share @ memories)[:, None, :])
     count, dim = memories.shape
-    if count >= dim:
-        return 1 - beta * torch.linalg.eigvalsh(spread.mT @ spread).flip(-1)
-    # Fewer memories than dimensions: the other Gram matrix is smaller and has the same spectrum,
-    # but for dim − count zeros.
-    spanned = 1 - beta * torch.linalg.eigvalsh(spread @ spread.mT).flip(-1)
-    flat = spanned.new_ones(points.shape[0], dim - count)
-    return torch.cat([spanned, flat], dim=-1)
+    # With fewer memories than dimensions, the other Gram matrix is smaller and has the same
+    # spectrum, but for dim − count zeros.
+    gram = spread.mT @ spread if count >= dim else spread @ spread.mT
+    variances = torch.linalg.eigvalsh(gram).clamp(min=0)  # rounding may bring a zero below zero
+    curvatures = 1 - beta * variances.flip(-1)
+    flat = curvatures.new_ones(points.shape[0], max(0, dim - count))
+    return torch.cat([curvatures, flat], dim=-1)
 
 
 def _iterate(
     x: Tensor,
     memories: Tensor,
     beta: float | Tensor,
-    log_weights: Tensor | None,
+    weights: Tensor | None,
     tol: float,
     max_steps: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -314,7 +319,7 @@ def _iterate(
     active = torch.arange(points.shape[0], device=x.device)
     for step in range(max_steps + 1):
         here = points[active]
-        image, _ = softmax_mean(beta * here, memories, log_weights, None)
+        image, _ = softmax_mean(beta * here, memories, weights, None)
         residual[active] = (image - here).norm(dim=-1)
         steps[active] = step
         moving = residual[active] > tol
@@ -325,24 +330,26 @@ def _iterate(
     return points, steps, residual
 
 
-def _implicit_step(
-    points: Tensor, memories: Tensor, beta: float | Tensor, log_weights: Tensor | None
+def _with_implicit_derivative(
+    points: Tensor, memories: Tensor, beta: float | Tensor, weights: Tensor | None
 ) -> Tensor:
-    """One Newton step from converged points: it carries the derivative of the fixed point."""
+    """Give the points the derivative of a fixed point, which is that of one Newton step."""
     wide = memories.to(points.dtype)
-    image, _ = softmax_mean(beta * points, wide, log_weights, None)
+    image, _ = softmax_mean(beta * points, wide, weights, None)
     with torch.no_grad():
+        log_weights = _log(weights, points.dtype)
         scores = beta * points @ wide.mT
         share = torch.softmax(scores if log_weights is None else scores + log_weights, dim=-1)
         spread = share.sqrt()[:, :, None] * (wide - image[:, None, :])
         hessian = torch.eye(wide.shape[1], dtype=wide.dtype, device=wide.device)
         hessian = hessian - beta * spread.mT @ spread
-    return points + torch.linalg.solve(hessian, (image - points)[..., None])[..., 0]
+    step = torch.linalg.solve(hessian, (image - points)[..., None])[..., 0]
+    return points + (step - step.detach())
 
 
 def _check(x: Tensor, memories: Tensor, beta: float | Tensor, weights: Tensor | None) -> None:
     _checks.points_and_memories(x, memories)
-    _checks.beta(beta)
+    _checks.beta(beta, x)
     _checks.weights(weights, memories)
 
 

@@ -79,7 +79,8 @@ def random_rotation(
     dim : int
         Dimension of the space, at least 1.
     epsilon : float
-        Size ε of the rotation, in radians, at least 0. A unit vector turns by about ε√((dim−1)/2).
+        Size ε of the rotation, in radians, at least 0 and finite. A unit vector turns by about
+        ε√((dim−1)/2).
     generator : torch.Generator, optional
         Source of W. PyTorch's default generator if not given.
     dtype : torch.dtype
@@ -99,8 +100,14 @@ def random_rotation(
     _checks.number_between(epsilon, "epsilon", 0.0, math.inf)
     _checks.float_dtype(dtype)
     device = None if generator is None else generator.device
-    w = torch.randn(dim, dim, generator=generator, dtype=dtype, device=device)
-    return torch.linalg.matrix_exp(epsilon * (w - w.mT) / 2)
+    wide = torch.promote_types(dtype, torch.float32)
+    w = torch.randn(dim, dim, generator=generator, dtype=wide, device=device)
+    # iΩ is Hermitian. Through its eigenvalues V is orthogonal to rounding at every ε; torch's
+    # matrix_exp is off by up to 1e-10 in float64, and by any amount in half precision.
+    angles, axes = torch.linalg.eigh(1j * (w - w.mT) / 2)
+    rotation = ((axes * torch.exp(-1j * epsilon * angles)) @ axes.mH).real.to(dtype)
+    _checks.no_overflow(rotation, "the rotation")
+    return rotation
 
 
 def on_sphere(
@@ -140,8 +147,10 @@ def on_sphere(
         _checks.same_kind(center, "center", vectors, "vectors")
         _checks.finite(center, "center")
     apart = vectors - center
-    length = apart.norm(dim=1, keepdim=True)
-    if bool((length == 0).any()):
-        row = int((length[:, 0] == 0).nonzero()[0])
+    _checks.no_overflow(apart, "the distance of vectors from the center")
+    size = apart.detach().abs().amax(1, keepdim=True)
+    if bool((size == 0).any()):
+        row = int((size[:, 0] == 0).nonzero()[0])
         raise ValueError(f"vectors must differ from the center, but row {row} lies on it.")
-    return apart / length
+    apart = apart / size  # so that no square overflows or vanishes
+    return apart / apart.norm(dim=1, keepdim=True)

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import math
+import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
@@ -47,6 +48,7 @@ _STYLE = {
     "image.cmap": "viridis",
 }
 _PIXELS_PER_INCH_OF_PAGE = 100
+_MATH = re.compile(r"\$([^$]+)\$")
 
 
 def style() -> AbstractContextManager[None]:
@@ -88,10 +90,25 @@ def show(figure: Figure, *, caption: str, alt: str) -> None:
         f'<img src="{data_url(figure, dpi=180)}" alt="{html.escape(alt)}" width="{width}" '
         'style="max-width:100%;height:auto">'
     )
-    text = (
-        f'<figcaption class="tex2jax_process mathjax_process">{html.escape(caption)}</figcaption>'
-    )
-    display(HTML(f'<figure class="hcl-figure">{image}{text}</figure>'))
+    display(HTML(f'<figure class="hcl-figure">{image}{figcaption(caption)}</figure>'))
+
+
+def figcaption(caption: str) -> str:
+    """Write a caption as HTML in which the page sets the mathematics between dollar signs.
+
+    Parameters
+    ----------
+    caption : str
+        The caption, as plain text.
+
+    Returns
+    -------
+    str
+        A ``figcaption`` element.
+    """
+    # Both the page and JupyterLab read \\( and \\); only one of them reads dollar signs in HTML.
+    text = _MATH.sub(r"\\(\1\\)", html.escape(caption))
+    return f'<figcaption class="tex2jax_process mathjax_process">{text}</figcaption>'
 
 
 def data_url(figure: Figure, *, dpi: int) -> str:

@@ -115,7 +115,7 @@ class Panel:
         values = {name: control.value for name, control in self.controls.items()}
         figure, sentence = self.draw(**values)
         self.image.value = png(figure, dpi=_DPI)
-        self.image.alt = sentence
+        self.image.tooltip = sentence  # the title of the picture: ipywidgets knows no alt
         self.sentence.value = html.escape(sentence)
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
@@ -139,8 +139,8 @@ class Panel:
             ],
             "frames": frames,
         }
-        # Inside a script element only "</" could end it early.
-        data = json.dumps(state).replace("</", "<\\/")
+        # Inside a script element "</script" ends it early, and "<!--" may keep it from ending.
+        data = json.dumps(state).replace("<", "\\u003c")
         name = f"hcl-panel-{uuid.uuid4().hex}"
         return (
             f'<figure class="hcl-figure hcl-panel" id="{name}">'
