@@ -24,7 +24,7 @@ serve: book  ## Build the book and serve it at http://localhost:8000
 	$(RUN) -m http.server 8000 --bind 127.0.0.1 --directory _build/html
 
 bench: $(READY)  ## Measure speed against peers and limits, and record it in results/
-	$(RUN) benchmarks/energy.py --out results/benchmark_energy.json
+	$(RUN) benchmarks/energy.py --out results/benchmark_energy.csv
 
 clean:  ## Remove the environment and everything that was built
 	rm -rf $(VENV) _build .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,7 +1,7 @@
 """Execute the notebooks and build the pages.
 
-    python book/build.py            execute what is stale, then build
-    python book/build.py --execute  only execute
+    python book/build.py              execute what is stale, then build the book
+    python book/build.py --only NAME  the same for one chapter, to look at while writing it
 
 The repository's notebooks hold no outputs. They are copied to ``_build/source`` and executed there
 once through nbmake; the pages are built from those copies. An executed notebook is kept under
@@ -20,8 +20,9 @@ import sys
 import time
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ROOT / "_build" / "source"
 EXECUTED = ROOT / "_build" / "executed"
 TIMES = "execution_times.csv"
 SECONDS_A_CELL = 300
@@ -44,21 +45,21 @@ def key(notebook: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def lay_out_source() -> None:
+def lay_out_source(source: Path, toc: dict) -> None:
     """Copy the book, but for its notebooks, to where it is built."""
-    shutil.rmtree(SOURCE, ignore_errors=True)
+    shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(
         ROOT / "book",
-        SOURCE / "book",
+        source / "book",
         ignore=shutil.ignore_patterns("*.ipynb", "__pycache__", ".ipynb_checkpoints"),
     )
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, SOURCE / name)
+    shutil.copy(ROOT / "_config.yml", source)
+    (source / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
 
 
-def execute(notebook: Path) -> None:
+def execute(notebook: Path, source: Path) -> None:
     """Put the executed notebook in the source, running it through nbmake if it is stale."""
-    target = SOURCE / notebook
+    target = source / notebook
     kept = EXECUTED / f"{key(notebook)}.ipynb"
     if kept.exists():
         print(f"{notebook}: unchanged since it was executed", flush=True)
@@ -75,35 +76,48 @@ def execute(notebook: Path) -> None:
     kept.with_suffix(".seconds").write_text(f"{seconds:.1f}")
 
 
-def record_times() -> None:
+def record_times(executed: list[Path], source: Path) -> None:
     """Write how long each notebook took, for the reproducibility page."""
     rows = ["Notebook,Seconds"]
-    for notebook in notebooks():
+    for notebook in executed:
         seconds = (EXECUTED / f"{key(notebook)}.seconds").read_text()
         rows.append(f"{notebook.relative_to('book')},{seconds}")
-    (SOURCE / "book" / "appendix" / TIMES).write_text("\n".join(rows) + "\n")
+    (source / "book" / "appendix" / TIMES).write_text("\n".join(rows) + "\n")
 
 
-def build() -> None:
-    """Build the pages; any warning of Sphinx is an error."""
-    shutil.rmtree(ROOT / "_build" / "html", ignore_errors=True)
-    command = [sys.executable, "-m", "jupyter_book", "build", str(SOURCE), "--path-output"]
-    command += [str(ROOT), "--all", "-W", "--keep-going", "-n"]
-    subprocess.run(command, check=True, cwd=ROOT)
+def build(source: Path, output: Path, strict: list[str]) -> None:
+    """Build the pages."""
+    shutil.rmtree(output / "_build" / "html", ignore_errors=True)
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")
+    command = [str(jupyter_book), "build", str(source), "--path-output", str(output), "--all"]
+    subprocess.run([*command, *strict], check=True, cwd=ROOT)
 
 
 def main() -> int:
     """Run the command line; return its exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--execute", action="store_true", help="execute, but do not build")
-    only_execute = parser.parse_args().execute
-    lay_out_source()
+    parser.add_argument("--only", metavar="NAME", help="a chapter, as its file is called")
+    only = parser.parse_args().only
+    found = [path for path in notebooks() if only in (None, path.stem)]
+    if not found:
+        known = ", ".join(path.stem for path in notebooks())
+        parser.error(f"--only must name one of the chapters {known}, but is {only!r}.")
+    if only:
+        output = ROOT / "_build" / "only" / only
+        chapters = [{"file": "book/appendix/bibliography"}]
+        toc = {"format": "jb-book", "root": str(found[0].with_suffix("")), "chapters": chapters}
+        strict = []  # what it refers to in other chapters is missing here
+    else:
+        output = ROOT
+        toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+        strict = ["-W", "--keep-going", "-n"]
+    source = output / "_build" / "source"
     try:
-        for notebook in notebooks():
-            execute(notebook)
-        record_times()
-        if not only_execute:
-            build()
+        lay_out_source(source, toc)
+        for notebook in found:
+            execute(notebook, source)
+        record_times(found, source)
+        build(source, output, strict)
     except subprocess.CalledProcessError as error:
         return error.returncode
     return 0

@@ -57,19 +57,19 @@ def finite(value: Tensor, name: str) -> None:
             )
 
 
-def points_and_memories(x: Any, memories: Any) -> None:
-    """Require ``x`` (..., d) and a non-empty ``memories`` (N, d) that fit each other."""
+def points_and_memories(x: Any, memories: Any, name: str = "memories") -> None:
+    """Require ``x`` (..., d) and a non-empty set of memories (N, d) that fit each other."""
     float_tensor(x, "x")
-    _matrix(memories, "memories")
+    _matrix(memories, name)
     if x.ndim < 1:
         raise ValueError("x must have shape (..., d), but is a scalar; give a vector.")
     if x.shape[-1] != memories.shape[1]:
         raise ValueError(
-            f"x must have the dimension of the memories in its last axis, d = {memories.shape[1]}, "
+            f"x must have the dimension of {name} in its last axis, d = {memories.shape[1]}, "
             f"but has shape {tuple(x.shape)}."
         )
-    same_kind(memories, "memories", x, "x")
-    finite(memories, "memories")
+    same_kind(memories, name, x, "x")
+    finite(memories, name)
     finite(x, "x")
 
 
@@ -160,23 +160,25 @@ def integer_from(value: Any, name: str, low: int) -> None:
         raise ValueError(f"{name} must be at least {low}, but is {value}.")
 
 
-def weights(value: Any, memories: Tensor) -> None:
+def weights(
+    value: Any, memories: Tensor, name: str = "weights", memories_name: str = "memories"
+) -> None:
     """Require None or one finite mass above zero for each memory."""
     if value is None:
         return
-    float_tensor(value, "weights")
+    float_tensor(value, name)
     if value.shape != memories.shape[:1]:
         raise ValueError(
-            f"weights must have shape ({memories.shape[0]},), one mass for each memory, but has "
+            f"{name} must have shape ({memories.shape[0]},), one mass for each memory, but has "
             f"shape {tuple(value.shape)}."
         )
-    same_kind(value, "weights", memories, "memories")
+    same_kind(value, name, memories, memories_name)
     low, high = torch.aminmax(value.detach())
     if not (low > 0 and high < math.inf):  # NaN fails both
         good = torch.isfinite(value) & (value > 0)
         first = int((~good).nonzero()[0])
         raise ValueError(
-            f"weights must be finite and above 0, but entry {first} is {value[first].item()}."
+            f"{name} must be finite and above 0, but entry {first} is {value[first].item()}."
         )
 
 
@@ -192,4 +194,17 @@ def no_overflow(result: Tensor, what: str) -> None:
         raise ValueError(
             f"{what} overflows {result.dtype}: the arguments are too large for it; scale them "
             "down or use a wider dtype."
+        )
+
+
+def signs(value: Any, name: str) -> None:
+    """Require a floating-point tensor with at least one dimension whose entries are −1 or 1."""
+    float_tensor(value, name)
+    if value.ndim < 1:
+        raise ValueError(f"{name} must have shape (..., d), but is a scalar; give a vector.")
+    bad = value.detach().abs() != 1  # true for NaN as well
+    if bool(bad.any()):
+        raise ValueError(
+            f"{name} must hold only −1 and 1, but holds {value.detach()[bad][0].item()}; take its "
+            "sign first."
         )

@@ -52,12 +52,31 @@ _MATH = re.compile(r"\$([^$]+)\$")
 
 
 def style() -> AbstractContextManager[None]:
-    """Return a context in which figures take the style of the book."""
+    """Return a context in which figures take the style of the book.
+
+    Returns
+    -------
+    context manager
+        To use in a ``with`` statement; the style before it comes back after it.
+    """
     return plt.rc_context(_STYLE)
 
 
 def subplots(rows: int = 1, columns: int = 1, **options: object) -> tuple[Figure, object]:
-    """Make a figure with axes in the style of the book; options as for ``plt.subplots``."""
+    """Make a figure with axes in the style of the book.
+
+    Parameters
+    ----------
+    rows, columns : int
+        Number of axes below and beside each other.
+    **options
+        As for ``matplotlib.pyplot.subplots``.
+
+    Returns
+    -------
+    matplotlib Figure
+    matplotlib Axes, or an array of them
+    """
     with style():
         return plt.subplots(rows, columns, **options)
 
@@ -112,7 +131,20 @@ def figcaption(caption: str) -> str:
 
 
 def data_url(figure: Figure, *, dpi: int) -> str:
-    """Draw a figure as a small PNG, close it, and return it as a data URL."""
+    """Draw a figure as a small PNG, and close it.
+
+    Parameters
+    ----------
+    figure : matplotlib Figure
+        What to draw.
+    dpi : int
+        Pixels per inch.
+
+    Returns
+    -------
+    str
+        The picture as a data URL.
+    """
     image = Image.open(io.BytesIO(png(figure, dpi=dpi))).convert("RGB")
     small = io.BytesIO()
     # A palette of 256 colours is a third of the bytes and no visible difference for line art.
@@ -121,7 +153,20 @@ def data_url(figure: Figure, *, dpi: int) -> str:
 
 
 def png(figure: Figure, *, dpi: int) -> bytes:
-    """Draw a figure as PNG, and close it."""
+    """Draw a figure as PNG, and close it.
+
+    Parameters
+    ----------
+    figure : matplotlib Figure
+        What to draw.
+    dpi : int
+        Pixels per inch.
+
+    Returns
+    -------
+    bytes
+        The content of the PNG file.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})
     plt.close(figure)
@@ -147,8 +192,17 @@ def image_grid(
     Returns
     -------
     matplotlib Figure
+
+    Raises
+    ------
+    ValueError
+        If there are no images, or not as many titles as images.
     """
     count = images.shape[0]
+    if count == 0:
+        raise ValueError("images must hold at least one image, but is empty.")
+    if titles and len(titles) != count:
+        raise ValueError(f"titles must be as many as the images, {count}, but are {len(titles)}.")
     columns = min(columns, count)
     rows = math.ceil(count / columns)
     height = rows * size * (1.4 if titles else 1.05)
@@ -163,7 +217,15 @@ def image_grid(
 
 
 def draw_image(axes: Axes, image: Tensor) -> None:
-    """Draw one image (C, H, W) or (H, W) with values in [−1, 1] on the given axes."""
+    """Draw one image on the given axes.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes
+        Where to draw.
+    image : Tensor, shape (C, H, W) or (H, W)
+        Pixel values in [−1, 1]; C is 1 (grey) or 3 (red, green, blue).
+    """
     pixels = image.detach().to("cpu", torch.float32)
     if pixels.ndim == 3:
         pixels = pixels[0] if pixels.shape[0] == 1 else pixels.permute(1, 2, 0)

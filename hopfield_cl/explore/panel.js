@@ -1,5 +1,5 @@
 // Sliders over frames that were drawn beforehand. No framework, no request, no outside name.
-function render(root, { sliders, frames }) {
+function render(root, { sliders, frames, held }) {
   const image = document.createElement("img");
   image.style.cssText = "max-width:100%;height:auto;display:block";
   const sentence = document.createElement("p");
@@ -31,6 +31,17 @@ function render(root, { sliders, frames }) {
     row.append(slider.label, input, value);
     return row;
   });
+  // One quiet line: what this page computes by itself, and how to get the rest.
+  const note = document.createElement("details");
+  note.className = "hcl-note";
+  const summary = document.createElement("summary");
+  summary.style.cssText = "min-height:44px;display:inline-flex;align-items:center;cursor:pointer";
+  const fixed = held.length ? ` Held here: ${held.join(", ")}.` : "";
+  summary.textContent = `${frames.length} pictures, drawn when this page was built.${fixed} Run it live`;
+  const how = document.createElement("p");
+  how.textContent = "Clone the book's repository, type make lab, open this chapter's notebook and run "
+    + "its cells: each control then calls Python.";
+  note.append(summary, how);
   show();
-  root.prepend(...controls, image, sentence);
+  root.prepend(...controls, image, sentence, note);
 }

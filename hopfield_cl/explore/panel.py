@@ -36,26 +36,35 @@ class Slider:
     ----------
     label : str
         What it moves, as the reader sees it.
-    values : sequence of float
+    values : sequence of float or str
         Its positions, in order.
-    start : float
+    start : float or str
         The position at first; one of ``values``.
     text : str
-        How a position is written, as a format specification.
+        How a position that is a number is written, as a format specification.
+
+    Raises
+    ------
+    ValueError
+        If ``start`` is not one of the values.
     """
 
     label: str
-    values: Sequence[float]
-    start: float
+    values: Sequence[float | str]
+    start: float | str
     text: str = "g"
 
     def __post_init__(self) -> None:
         if self.start not in self.values:
             raise ValueError(f"start must be one of the values {self.values}, but is {self.start}.")
 
-    def options(self) -> list[tuple[str, float]]:
+    def options(self) -> list[tuple[str, float | str]]:
         """Positions with their text, for ipywidgets."""
-        return [(format(value, self.text), value) for value in self.values]
+        return [(self.written(value), value) for value in self.values]
+
+    def written(self, value: float | str) -> str:
+        """A position as the reader sees it."""
+        return value if isinstance(value, str) else format(value, self.text)
 
 
 class Panel:
@@ -67,14 +76,18 @@ class Panel:
         Takes one keyword for each slider; returns the figure and one sentence that says in words
         and numbers what it shows. The sentence is displayed, and read out to those who cannot see.
     sliders : mapping of str to Slider
-        One for each keyword of ``draw``.
+        Controls that also work on a page, which carries a picture of each of their positions.
+    live : mapping of str to Slider, optional
+        Further controls that only a kernel can move. On a page they stand at their start, and a
+        line says so. Together with ``sliders`` they are the keywords of ``draw``.
     caption : str
         What the reader should try, and see.
 
     Raises
     ------
     ValueError
-        If there are no sliders, or more positions than a page can carry.
+        If there are no sliders, or more positions than a page can carry, or no caption, or one
+        name is used twice.
     """
 
     def __init__(
@@ -82,6 +95,7 @@ class Panel:
         draw: Callable[..., tuple[Figure, str]],
         sliders: Mapping[str, Slider],
         *,
+        live: Mapping[str, Slider] | None = None,
         caption: str,
     ) -> None:
         frames = math.prod(len(slider.values) for slider in sliders.values())
@@ -90,7 +104,13 @@ class Panel:
                 f"sliders must have from 1 to {_MOST_FRAMES} positions together, since the page "
                 f"carries a picture of each, but have {frames if sliders else 0}."
             )
+        if not caption.strip():
+            raise ValueError("caption must say what the panel shows, but is empty.")
+        twice = set(sliders) & set(live or {})
+        if twice:
+            raise ValueError(f"live must not name what sliders names, but both name {twice}.")
         self.draw, self.sliders, self.caption = draw, dict(sliders), caption
+        self.live = dict(live or {})
         self.controls = {
             name: ipywidgets.SelectionSlider(
                 options=slider.options(),
@@ -99,7 +119,7 @@ class Panel:
                 style={"description_width": "initial"},
                 layout={"width": "100%", "max_width": "640px"},
             )
-            for name, slider in self.sliders.items()
+            for name, slider in (self.sliders | self.live).items()
         }
         self.image = ipywidgets.Image(format="png", layout={"max_width": "100%"})
         self.sentence = ipywidgets.HTML()
@@ -119,14 +139,15 @@ class Panel:
         self.sentence.value = html.escape(sentence)
 
     def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-        live = self.view._repr_mimebundle_(**options) or {}
-        return {**live, "text/html": self.html()}
+        widget = self.view._repr_mimebundle_(**options) or {}
+        return {**widget, "text/html": self.html()}
 
     def html(self) -> str:
         """The panel for a page without a kernel: all its frames and the script that shows them."""
         frames = []
+        held = {name: slider.start for name, slider in self.live.items()}
         for position in itertools.product(*(slider.values for slider in self.sliders.values())):
-            figure, sentence = self.draw(**dict(zip(self.sliders, position, strict=True)))
+            figure, sentence = self.draw(**dict(zip(self.sliders, position, strict=True)), **held)
             frames.append({"image": data_url(figure, dpi=_DPI), "sentence": sentence})
         state = {
             "sliders": [
@@ -138,6 +159,7 @@ class Panel:
                 for slider in self.sliders.values()
             ],
             "frames": frames,
+            "held": [f"{s.label} = {s.written(s.start)}" for s in self.live.values()],
         }
         # Inside a script element "</script" ends it early, and "<!--" may keep it from ending.
         data = json.dumps(state).replace("<", "\\u003c")

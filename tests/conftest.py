@@ -1,0 +1,5 @@
+from hypothesis import settings
+
+# The same examples in every run: a change that breaks a property breaks it for everyone.
+settings.register_profile("book", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("book")
