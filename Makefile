@@ -27,7 +27,7 @@ bench: $(READY)  ## Measure speed against peers and limits, and record it in res
 	$(RUN) benchmarks/energy.py --out results/benchmark_energy.csv
 
 clean:  ## Remove the environment and everything that was built
-	rm -rf $(VENV) _build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) _build _work .pytest_cache .ruff_cache .hypothesis *.egg-info
 
 help:  ## Show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | \

@@ -3,10 +3,10 @@
     python book/build.py              execute what is stale, then build the book
     python book/build.py --only NAME  the same for one chapter, to look at while writing it
 
-The repository's notebooks hold no outputs. They are copied to ``_build/source`` and executed there
-once through nbmake; the pages are built from those copies. An executed notebook is kept under
-``_build/executed`` by the hash of everything its outputs depend on, so that a second run is quick
-and never shows stale numbers.
+The repository's notebooks hold no outputs. They are copied to ``_work`` and executed there once
+through nbmake, which takes nothing under ``_build``; the pages are built from those copies. An
+executed notebook is kept under ``_work/executed`` by the hash of everything its outputs depend on,
+so that a second run is quick and never shows stale numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-EXECUTED = ROOT / "_build" / "executed"
+WORK = ROOT / "_work"
+EXECUTED = WORK / "executed"
 TIMES = "execution_times.csv"
 SECONDS_A_CELL = 300
 
@@ -57,31 +58,34 @@ def lay_out_source(source: Path, toc: dict) -> None:
     (source / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
 
 
-def execute(notebook: Path, source: Path) -> None:
-    """Put the executed notebook in the source, running it through nbmake if it is stale."""
+def execute(notebook: Path, source: Path) -> str:
+    """Put the executed notebook in the source, and return how many seconds it took.
+
+    It runs through nbmake, unless it is kept from a time when all that it depends on was the same.
+    """
     target = source / notebook
     kept = EXECUTED / f"{key(notebook)}.ipynb"
+    duration = kept.with_suffix(".seconds")
     if kept.exists():
         print(f"{notebook}: unchanged since it was executed", flush=True)
         shutil.copy(kept, target)
-        return
+        return duration.read_text()
     shutil.copy(ROOT / notebook, target)
     began = time.perf_counter()
     command = [sys.executable, "-m", "pytest", "--nbmake", "--overwrite", "-q", "-p"]
     command += ["no:cacheprovider", f"--nbmake-timeout={SECONDS_A_CELL}", str(target)]
     subprocess.run(command, check=True, cwd=ROOT)
-    seconds = time.perf_counter() - began
+    seconds = f"{time.perf_counter() - began:.1f}"
     EXECUTED.mkdir(parents=True, exist_ok=True)
+    duration.write_text(seconds)
     shutil.copy(target, kept)
-    kept.with_suffix(".seconds").write_text(f"{seconds:.1f}")
+    return seconds
 
 
-def record_times(executed: list[Path], source: Path) -> None:
+def record_times(seconds: dict[Path, str], source: Path) -> None:
     """Write how long each notebook took, for the reproducibility page."""
     rows = ["Notebook,Seconds"]
-    for notebook in executed:
-        seconds = (EXECUTED / f"{key(notebook)}.seconds").read_text()
-        rows.append(f"{notebook.relative_to('book')},{seconds}")
+    rows += [f"{notebook.relative_to('book')},{took}" for notebook, took in seconds.items()]
     (source / "book" / "appendix" / TIMES).write_text("\n".join(rows) + "\n")
 
 
@@ -103,20 +107,17 @@ def main() -> int:
         known = ", ".join(path.stem for path in notebooks())
         parser.error(f"--only must name one of the chapters {known}, but is {only!r}.")
     if only:
-        output = ROOT / "_build" / "only" / only
+        output, source = ROOT / "_build" / "only" / only, WORK / "only" / only
         chapters = [{"file": "book/appendix/bibliography"}]
         toc = {"format": "jb-book", "root": str(found[0].with_suffix("")), "chapters": chapters}
         strict = []  # what it refers to in other chapters is missing here
     else:
-        output = ROOT
+        output, source = ROOT, WORK / "source"
         toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
         strict = ["-W", "--keep-going", "-n"]
-    source = output / "_build" / "source"
     try:
         lay_out_source(source, toc)
-        for notebook in found:
-            execute(notebook, source)
-        record_times(found, source)
+        record_times({notebook: execute(notebook, source) for notebook in found}, source)
         build(source, output, strict)
     except subprocess.CalledProcessError as error:
         return error.returncode
