@@ -1,5 +1,8 @@
 """Interactive figures that are live in a notebook and still work on a page without a kernel."""
 
+from hopfield_cl.explore.cooling import Cooling
+from hopfield_cl.explore.landscape import Landscape
+from hopfield_cl.explore.outlier import Outlier
 from hopfield_cl.explore.panel import Panel, Slider
 
-__all__ = ["Panel", "Slider"]
+__all__ = ["Cooling", "Landscape", "Outlier", "Panel", "Slider"]
