@@ -110,6 +110,56 @@ def random_rotation(
     return rotation
 
 
+def random_drift(
+    memories: Float[Tensor, "N d"],
+    epsilon: float,
+    *,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "N d"]:
+    """Move each memory on its own, by Gaussian noise along the sphere on which it lies.
+
+    With unit vector u = x/‖x‖ and noise g ~ N(0, I), the memory x turns by the angle ‖θ‖, where
+    θ = (ε/√2) (g − (g·u) u), along the great circle through u and θ. Lengths do not change. To
+    first order in ε one memory alone moves as under ``random_rotation`` of the same ε, by about
+    ε√((d−1)/2) for a unit vector; but different memories move independently, not as one body.
+
+    Parameters
+    ----------
+    memories : Tensor, shape (N, d)
+        Memories, one a row. A memory at the origin stays there.
+    epsilon : float
+        Size ε of the drift, in radians, at least 0 and finite.
+    generator : torch.Generator, optional
+        Source of the noise. PyTorch's default generator if not given.
+
+    Returns
+    -------
+    Tensor, shape (N, d)
+        The memories after the drift, in the dtype and on the device of ``memories``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range.
+    """
+    _checks.memory_set(memories, "memories")
+    _checks.number_between(epsilon, "epsilon", 0.0, math.inf)
+    source = memories.device if generator is None else generator.device
+    wide = memories.to(torch.promote_types(memories.dtype, torch.float32))
+    noise = torch.randn(wide.shape, generator=generator, dtype=wide.dtype, device=source)
+    noise = noise.to(wide.device)
+    scale = wide.detach().abs().amax(1, keepdim=True)
+    scale = torch.where(scale > 0, scale, 1)  # so that no square overflows or vanishes
+    unit = torch.nn.functional.normalize(wide / scale, dim=1)
+    across = noise - (noise * unit).sum(1, keepdim=True) * unit
+    angle = epsilon / math.sqrt(2) * across.norm(dim=1, keepdim=True)
+    length = (wide * unit).sum(1, keepdim=True)
+    way = length * torch.nn.functional.normalize(across, dim=1)
+    drifted = (torch.cos(angle) * wide + torch.sin(angle) * way).to(memories.dtype)
+    _checks.no_overflow(drifted, "the drift")
+    return drifted
+
+
 def on_sphere(
     vectors: Float[Tensor, "N d"], *, center: Float[Tensor, " d"] | None = None
 ) -> Float[Tensor, "N d"]:
