@@ -37,10 +37,10 @@ def notebooks() -> list[Path]:
 def key(notebook: Path) -> str:
     """Hash of all that an executed notebook depends on: itself, the package, the versions."""
     digest = hashlib.sha256(platform.python_version().encode())
-    sources = sorted((ROOT / "hopfield_cl").rglob("*.py")) + sorted(
-        (ROOT / "hopfield_cl").rglob("*.js")
-    )
-    for path in [ROOT / notebook, *sources, ROOT / "requirements.txt"]:
+    package = ROOT / "hopfield_cl"
+    sources = [path for ending in ("py", "js", "css") for path in package.rglob(f"*.{ending}")]
+    recorded = [path for path in (ROOT / "results").glob("*") if path.is_file()]
+    for path in [ROOT / notebook, *sorted(sources), *sorted(recorded), ROOT / "requirements.txt"]:
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0")
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()[:32]
