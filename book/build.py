@@ -20,6 +20,7 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,10 +77,18 @@ def execute(notebook: Path, source: Path) -> str:
     command += ["no:cacheprovider", f"--nbmake-timeout={SECONDS_A_CELL}", str(target)]
     subprocess.run(command, check=True, cwd=ROOT)
     seconds = f"{time.perf_counter() - began:.1f}"
+    drop_widget_state(target)
     EXECUTED.mkdir(parents=True, exist_ok=True)
     duration.write_text(seconds)
     shutil.copy(target, kept)
     return seconds
+
+
+def drop_widget_state(notebook: Path) -> None:
+    """Leave out the state of live widgets: no page without a kernel can use it, and it is large."""
+    content = nbformat.read(notebook, as_version=4)
+    content.metadata.pop("widgets", None)
+    nbformat.write(content, notebook)
 
 
 def record_times(seconds: dict[Path, str], source: Path) -> None:

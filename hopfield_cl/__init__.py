@@ -8,12 +8,26 @@ The package is a small house; imports go upwards only.
     Memory sets whose geometry is known: a cluster with an outlier, rotations.
 ``phases``
     How many basins a cluster with an outlier has, as a function of beta.
+``classical``
+    The networks of 1982 and 2016, and how many patterns a network holds.
+``denoising``
+    The exact denoiser of a data set, and sampling with it.
+``forgetting``
+    The rise in energy that a change of task brings, and its closed forms.
+``replay``
+    What replayed memories give back, and how to spend a replay budget.
+``intervals``
+    Means and rank correlations with their uncertainty.
 ``data``
     Image sets that need no network, and their split into tasks.
 ``plotting``
     One figure style, and the figures that several chapters share.
 ``explore``
-    Interactive panels that also work on a page without a kernel.
+    Interactive figures and panels that also work on a page without a kernel.
+``provenance``
+    Recorded tables with the command, commit, seeds and machine that made them.
+``versions``
+    What a notebook ran with, in one line.
 """
 
 __version__ = "0.1.0"

@@ -180,6 +180,7 @@ def _spearman_block(x: Tensor, y: Tensor, counts: Tensor) -> Tensor:
 
 def _mean_ranks(x: Tensor, counts: Tensor) -> Tensor:
     """Rank of each sample in each resample, the mean one among equals, without sorting again."""
+    x = x.contiguous()
     ordered, order = x.sort()
     below = torch.zeros(counts.shape[0], x.shape[0] + 1, dtype=counts.dtype, device=x.device)
     torch.cumsum(counts[:, order], dim=1, out=below[:, 1:])
