@@ -15,7 +15,7 @@ book: $(READY)  ## Execute the notebooks and build the pages into _build/html
 test: $(READY)  ## Run all tests: package, notebooks, pages as a reader sees them
 	$(RUN) tests/browser.py
 	$(RUN) book/build.py
-	$(RUN) -m pytest tests
+	OMP_NUM_THREADS=1 $(RUN) -m pytest tests --numprocesses 2 --dist loadfile
 
 lab: $(READY)  ## Open the notebooks in JupyterLab
 	$(VENV)/bin/jupyter lab --notebook-dir=.
@@ -25,6 +25,7 @@ serve: book  ## Build the book and serve it at http://localhost:8000
 
 bench: $(READY)  ## Measure speed against peers and limits, and record it in results/
 	$(RUN) benchmarks/energy.py --out results/benchmark_energy.csv
+	$(RUN) benchmarks/replay.py --out results/benchmark_replay.csv
 
 clean:  ## Remove the environment and everything that was built
 	rm -rf $(VENV) _build _work .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -24,8 +24,10 @@ The package is a small house; imports go upwards only.
     One figure style, and the figures that several chapters share.
 ``explore``
     Interactive figures and panels that also work on a page without a kernel.
+``experiments``, ``cli``
+    Full-scale runs, and the command ``hopfield-cl`` that records them again.
 ``provenance``
-    Recorded tables with the command, commit, seeds and machine that made them.
+    Recorded tables and images, with the command, commit, seeds and machine that made them.
 ``versions``
     What a notebook ran with, in one line.
 """

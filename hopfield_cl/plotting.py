@@ -112,6 +112,47 @@ def show(figure: Figure, *, caption: str, alt: str) -> None:
     display(HTML(f'<figure class="hcl-figure">{image}{figcaption(caption)}</figure>'))
 
 
+def show_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str) -> None:
+    """Display a table of text with its caption; mathematics may stand between dollar signs.
+
+    On narrow pages each row becomes a block, in which the column's name stands before each entry.
+
+    Parameters
+    ----------
+    head : sequence of str
+        Names of the columns.
+    rows : sequence of sequences of str
+        Entries, row by row.
+    caption : str
+        What the table shows.
+
+    Raises
+    ------
+    ValueError
+        If the caption is empty, or a row has not as many entries as there are columns.
+    """
+    if not caption.strip():
+        raise ValueError("caption must say what the table shows, but is empty.")
+    odd = next((k for k, row in enumerate(rows) if len(row) != len(head)), None)
+    if odd is not None:
+        raise ValueError(
+            f"rows must have {len(head)} entries each, but row {odd} has {len(rows[odd])}."
+        )
+    names = "".join(f'<th scope="col">{_typeset(name)}</th>' for name in head)
+    lines = [
+        "".join(
+            f'<td data-column="{html.escape(name)}">{_typeset(entry)}</td>'
+            for name, entry in zip(head, row, strict=True)
+        )
+        for row in rows
+    ]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    table = f"<thead><tr>{names}</tr></thead><tbody>{body}</tbody>"
+    classes = "hcl-table tex2jax_process mathjax_process"
+    title = f'<caption class="hcl-table-caption">{_typeset(caption)}</caption>'
+    display(HTML(f'<table class="{classes}">{title}{table}</table>'))
+
+
 def figcaption(caption: str) -> str:
     """Write a caption as HTML in which the page sets the mathematics between dollar signs.
 
@@ -125,9 +166,12 @@ def figcaption(caption: str) -> str:
     str
         A ``figcaption`` element.
     """
-    # Both the page and JupyterLab read \\( and \\); only one of them reads dollar signs in HTML.
-    text = _MATH.sub(r"\\(\1\\)", html.escape(caption))
-    return f'<figcaption class="tex2jax_process mathjax_process">{text}</figcaption>'
+    return f'<figcaption class="tex2jax_process mathjax_process">{_typeset(caption)}</figcaption>'
+
+
+def _typeset(text: str) -> str:
+    """Text as HTML, its mathematics in the marks that both the page and JupyterLab read."""
+    return _MATH.sub(r"\\(\1\\)", html.escape(text))
 
 
 def data_url(figure: Figure, *, dpi: int) -> str:

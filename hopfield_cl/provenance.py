@@ -7,16 +7,43 @@ import datetime
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
+from PIL import Image
 
 _ROOT = Path(__file__).resolve().parent.parent
+# Where the recorded runs of the book lie.
+RESULTS = _ROOT / "results"
 _PACKAGES = ("hopfield_cl", "torch", "numpy", "scipy", "scikit-learn")
+_SHEET_COLUMNS = 32
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recorded table as it was read.
+
+    Attributes
+    ----------
+    rows : list of dict
+        One a row, by column name; what reads as a number is a float, what is empty is None.
+    made : dict
+        How it was made, and its details: the content of the JSON file.
+    sheet : bytes or None
+        The PNG file with its small images, if it has any.
+    """
+
+    rows: list[dict[str, float | str | None]]
+    made: dict[str, object]
+    sheet: bytes | None
 
 
 def record(
@@ -26,8 +53,13 @@ def record(
     seeds: Sequence[int],
     seconds: float,
     notes: str = "",
+    details: Mapping[str, object] | None = None,
+    images: UInt8[np.ndarray, "T h w ..."] | None = None,
 ) -> None:
     """Write a table as CSV, and beside it a JSON file that says how it was made.
+
+    Small images go on one sheet beside them, a PNG file: row by row from the top left, 32 a row.
+    The table refers to them by number.
 
     Parameters
     ----------
@@ -41,11 +73,16 @@ def record(
         How long the run took.
     notes : str
         What a reader of the table must know besides, in words.
+    details : mapping, optional
+        What a program that reads the table must know besides: labels, settings.
+    images : array of uint8, shape (T, h, w) or (T, h, w, 3), optional
+        Images of one size, grey or red, green, blue.
 
     Raises
     ------
     ValueError
-        If the table's name does not end in .csv, or there are no rows, or their keys differ.
+        If the table's name does not end in .csv, or there are no rows, or their keys differ, or
+        the images are no such array.
     """
     table = Path(table)
     if table.suffix != ".csv":
@@ -58,6 +95,14 @@ def record(
         raise ValueError(
             f"rows must all have the columns {columns}, but row {odd} has {list(rows[odd])}."
         )
+    if images is not None:
+        images = np.asarray(images)
+        grey_or_colour = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
+        if images.dtype != np.uint8 or images.size == 0 or not grey_or_colour:
+            raise ValueError(
+                "images must be a non-empty array (T, h, w) or (T, h, w, 3) of uint8, but has "
+                f"shape {images.shape} and dtype {images.dtype}."
+            )
     table.parent.mkdir(parents=True, exist_ok=True)
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
@@ -76,8 +121,48 @@ def record(
         "hardware": hardware(),
         "notes": notes,
     }
+    if details is not None:
+        provenance["details"] = dict(details)
+    if images is not None:
+        _write_sheet(table.with_suffix(".png"), images)
+        height, width = images.shape[1:3]
+        layout = {"width": width, "height": height, "columns": _SHEET_COLUMNS}
+        provenance["images"] = {"sheet": f"{table.stem}.png", **layout, "count": len(images)}
     text = json.dumps(provenance, indent=2, ensure_ascii=False)
     table.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+
+
+def read(table: str | Path) -> Recorded:
+    """Read a table that :func:`record` has written, with its provenance and its images.
+
+    Parameters
+    ----------
+    table : path
+        The CSV file.
+
+    Returns
+    -------
+    Recorded
+
+    Raises
+    ------
+    FileNotFoundError
+        If the table, its provenance, or the sheet that this names is not there.
+    ValueError
+        If the table holds no rows.
+    """
+    table = Path(table)
+    made_at = table.with_suffix(".json")
+    for file, what in ((table, "table"), (made_at, "provenance of the table")):
+        if not file.is_file():
+            raise FileNotFoundError(f"the {what} must lie in {file}, but there is no such file.")
+    made = json.loads(made_at.read_text(encoding="utf-8"))
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = [{k: _value(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    if not rows:
+        raise ValueError(f"the table {table} must hold at least one row, but is empty.")
+    sheet = table.with_name(made["images"]["sheet"]).read_bytes() if "images" in made else None
+    return Recorded(rows, made, sheet)
 
 
 def hardware() -> str:
@@ -103,10 +188,41 @@ def _processor() -> str:
 
 
 def _command() -> str:
-    """The command line as one types it in the repository."""
-    script = Path(sys.argv[0]).resolve()
-    name = str(script.relative_to(_ROOT)) if script.is_relative_to(_ROOT) else script.name
-    return " ".join(["python", name, *sys.argv[1:]])
+    """The command line as one types it in the repository, without a path of this machine."""
+    script, arguments = Path(sys.argv[0]), sys.argv[1:]
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    if script.parent == Path(sys.executable).parent:  # installed with the package: a console script
+        words = [script.stem]
+    elif module is not None:
+        words = ["python", "-m", module.name.removesuffix(".__main__")]
+    else:
+        words = ["python", _in_repository(str(script.resolve()))]
+    return shlex.join([*words, *(_in_repository(word) for word in arguments)])
+
+
+def _in_repository(word: str) -> str:
+    """An absolute path as seen from the repository, or its last part if it leads elsewhere."""
+    path = Path(word)
+    if not path.is_absolute():
+        return word
+    return str(path.relative_to(_ROOT)) if path.is_relative_to(_ROOT) else path.name
+
+
+def _value(text: str) -> float | str | None:
+    try:
+        return float(text)
+    except ValueError:
+        return text or None
+
+
+def _write_sheet(path: Path, images: np.ndarray) -> None:
+    count, height, width, *channels = images.shape
+    rows = -(-count // _SHEET_COLUMNS)
+    sheet = np.zeros((rows * _SHEET_COLUMNS, height, width, *channels), np.uint8)
+    sheet[:count] = images
+    sheet = sheet.reshape(rows, _SHEET_COLUMNS, height, width, *channels).swapaxes(1, 2)
+    picture = sheet.reshape(rows * height, _SHEET_COLUMNS * width, *channels)
+    Image.fromarray(picture).save(path, optimize=True)
 
 
 def _git(*arguments: str) -> str:

@@ -53,7 +53,7 @@ def test_a_page_opens_without_error_or_request_and_fits_its_width(chromium, path
 @pytest.mark.parametrize("path", CHAPTERS, ids=name)
 def test_mathematics_is_typeset_without_error(chromium, path):
     page, _ = open_page(chromium, path, 1280)
-    page.wait_for_selector("mjx-container", timeout=20_000)
+    page.wait_for_selector("mjx-container", state="attached", timeout=20_000)
     page.wait_for_timeout(2000)
     errors = page.locator("mjx-merror, [data-mjx-error]").count()
     raw = page.evaluate("document.querySelector('article').innerText.match(/\\$[^$]{1,80}\\$/g)")

@@ -1,6 +1,7 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,14 +9,16 @@ import torch
 import traitlets
 from bs4 import BeautifulSoup
 
-from hopfield_cl.energy import fixed_points
-from hopfield_cl.explore import Cooling, Landscape, Outlier, _random
+from hopfield_cl import provenance
+from hopfield_cl.energy import energy, fixed_points
+from hopfield_cl.explore import Budget, Cooling, Landscape, Outlier, Record, _random, budget
 from hopfield_cl.explore.base import InteractiveFigure, module, stylesheet
 from hopfield_cl.memories import cluster_with_outlier
 from hopfield_cl.plotting import COLORS
 
-FIGURES = [Landscape, Outlier, Cooling]
+FIGURES = [Landscape, Outlier, Budget, Cooling, Record]
 MOST_BYTES = 25_000
+RESULTS = Path(__file__).parent.parent / "results"
 
 
 def each_figure(function):
@@ -52,7 +55,7 @@ def test_a_module_does_not_end_the_script_that_holds_it(figure):
 def test_a_page_carries_the_module_the_state_and_the_caption(figure):
     made = figure()
     assert made._esm in made.html()
-    assert embedded(made) == made.state() | {"start": made.start}
+    assert embedded(made) == made.state() | {"start": made.start, "data": made.data}
     assert page(made).figcaption.text == figure.default_caption
 
 
@@ -113,7 +116,12 @@ def test_a_view_can_set_what_python_reads():
 
 @pytest.mark.parametrize(
     ("made", "name"),
-    [(Landscape(), "beta"), (Outlier(), "epsilon"), (Cooling(memories=[[0.5, 0.1]]), "sigma")],
+    [
+        (Landscape(), "beta"),
+        (Outlier(), "epsilon"),
+        (Budget(), "epsilon"),
+        (Cooling(memories=[[0.5, 0.1]]), "sigma"),
+    ],
 )
 def test_compute_tells_the_numbers_of_the_present_state(made, name):
     before, old = made.compute(), getattr(made, name)
@@ -145,9 +153,18 @@ def test_compute_tells_the_numbers_of_the_present_state(made, name):
         (Landscape, "query", [[0.0, 0.0]]),
         (Outlier, "outlier_overlap", -0.1),
         (Outlier, "epsilon", 1.0),
+        (Budget, "budget", 16),
+        (Budget, "budget", 2.5),
+        (Budget, "strategy", "best"),
+        (Budget, "rotation", 0),
+        (Budget, "mass", "none"),
         (Cooling, "sigma", 0.0),
         (Cooling, "sample", 0),
         (Cooling, "sample", 1.5),
+        (Record, "step", 0.3),
+        (Record, "strategy", "best"),
+        (Record, "budget", "12"),
+        (Record, "measure", "none"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_by_name(figure, name, value):
@@ -237,6 +254,64 @@ def test_the_figure_measures_at_the_fixed_points_of_the_package():
     assert found["norm2"] == pytest.approx(points.square().sum(-1).tolist(), abs=1e-8)
 
 
+OUTLIER, TWINS = 12, {13, 14}
+
+
+def test_highest_energy_takes_the_outlier_and_greedy_mostly_one_of_two_near_duplicates():
+    assert Budget(budget=1).compute()["chosen"] == [OUTLIER]
+    twins = {"highest": [], "greedy": []}
+    for strategy, counts in twins.items():
+        for rotation in range(1, 21):
+            found = Budget(strategy=strategy, rotation=rotation).compute()
+            counts.append(len(TWINS & set(found["chosen"])))
+    assert set(twins["highest"]) == {0}
+    assert set(twins["greedy"]) <= {0, 1}
+    assert twins["greedy"][0] == 1  # the state that the figure opens with, and its caption
+    assert sum(twins["greedy"]) > 15
+
+
+def test_memories_that_symmetry_makes_equal_are_taken_by_index():
+    assert Budget(budget=13).compute()["chosen"] == [OUTLIER, *range(12)]
+    assert Budget(budget=15, strategy="lowest").compute()["chosen"] == [13, 14, *range(13)]
+    # In one basin for all, the choice of greedy among the cluster is a tie as well.
+    merged = Budget(budget=15, strategy="greedy", beta=3.0).compute()
+    assert set(merged["basin"]) == {0}
+    assert [k for k in merged["chosen"] if k < OUTLIER] == list(range(12))
+
+
+def test_what_replay_leaves_of_a_rise_is_what_the_energies_say():
+    made = Budget(budget=4, strategy="greedy", rotation=3)
+    found, old = made.compute(), budget._pool(0.0)
+    new = old @ budget._rotation(3, made.epsilon).mT
+    points = fixed_points(old, old, made.beta, tol=1e-13).points
+    grown = torch.cat([new, old[found["chosen"]]])
+    left = energy(points, grown, made.beta) - energy(points, old, made.beta)
+    told = np.array(found["rise"]) - found["net"] - found["mass"]
+    assert told == pytest.approx(left.numpy(), abs=1e-12)
+
+
+@pytest.mark.parametrize("strategy", ["highest", "greedy", "random", "lowest"])
+def test_the_curve_at_the_present_budget_is_the_sum_over_the_bars(strategy):
+    found = Budget(budget=5, strategy=strategy).compute()
+    assert found["net_of_mass"][strategy][0][5] == pytest.approx(sum(found["net"]))
+    total = sum(found["net"]) + sum(found["mass"])
+    assert found["with_mass"][strategy][0][5] == pytest.approx(total)
+
+
+def test_no_choice_beats_greedy_by_more_than_its_guarantee_and_all_end_alike():
+    curves = Budget().compute()["with_mass"]
+    rows = np.array([row for draws in curves.values() for row in draws])
+    assert (curves["greedy"][0] >= (1 - 1 / math.e) * rows).all()
+    assert rows[:, -1] == pytest.approx(rows[0, -1])
+    assert (rows[:, 0] == 0).all()
+    assert len(curves["random"]) == 20
+
+
+def test_bars_are_grouped_by_the_fixed_point_that_memories_share():
+    assert Budget().compute()["basin"] == [*range(13), 13, 13]
+    assert Budget(beta=6.5).compute()["basin"] == [0] * 12 + [12, 13, 13]
+
+
 def test_basins_are_born_one_after_another_and_a_cooled_sample_ends_at_a_memory():
     made = Cooling(sigma=0.1)
     found = made.compute()
@@ -247,6 +322,89 @@ def test_basins_are_born_one_after_another_and_a_cooled_sample_ends_at_a_memory(
     sigma, *end = found["path"][-1]
     assert sigma == 0.1
     assert np.linalg.norm(np.array(made.memories) - end, axis=1).min() < 0.1
+
+
+# Recorded tables
+
+
+def table_of(folder, rows, **options):
+    path = folder / "run.csv"
+    provenance.record(path, rows, **({"seeds": [0, 1], "seconds": 2.0} | options))
+    return path
+
+
+def cell(step, strategy, budget, **changes):
+    row = {"step": step, "strategy": strategy, "budget": budget}
+    return row | {"mse": step * budget, "mse_error": 0.5, "images": "0 1"} | changes
+
+
+def small_table(folder, **options):
+    """Two steps, two strategies and two budgets, of which one cell was not recorded."""
+    rows = [cell(s, name, b) for s in (2, 1) for name in ("top", "none") for b in (64, 0)]
+    images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    return table_of(folder, rows[:-1], images=images, **options)
+
+
+def test_a_record_shows_the_numbers_of_its_table():
+    recorded = provenance.read(RESULTS / "replay_mnist.csv")
+    for row in recorded.rows[::7]:
+        state = {axis: row[axis] for axis in ("step", "strategy", "budget")}
+        for measure in Record().data["measures"]:
+            found = Record(measure=measure, **state).compute()
+            assert found["chosen"] == [row[measure], row[f"{measure}_error"]]
+            assert found["images"] == [int(word) for word in row["images"].split()]
+            of_budget = found["curves"][row["strategy"]]
+            assert found["chosen"] in of_budget
+            assert found["without"] == of_budget[0]
+
+
+def test_the_page_of_the_book_s_record_is_light():
+    assert len(Record().html().encode()) < 300_000
+
+
+def test_a_record_reads_any_table_with_its_three_axes(tmp_path):
+    made = Record(small_table(tmp_path))
+    assert made.state() == {"step": 2, "strategy": "top", "budget": 64, "measure": "mse"}
+    assert (made.data["steps"], made.data["budgets"]) == ([1, 2], [0, 64])
+    curve = [[0, 0.5], [128, 0.5]]
+    assert made.compute()["curves"] == {"top": curve, "none": curve}
+    made.step, made.strategy, made.budget = 1, "none", 0
+    assert made.compute()["chosen"] == made.compute()["images"] == []
+    assert made.data["sheet"]["url"].startswith("data:image/png;base64,")
+
+
+def test_labels_of_the_maker_come_before_those_of_the_table(tmp_path):
+    recorded = {"labels": {"mse": "error", "step": "epoch"}}
+    made = Record(small_table(tmp_path, details=recorded), labels={"mse": "squared error"})
+    assert made.data["measures"] == {"mse": "squared error"}
+    assert made.data["labels"]["step"] == "epoch"
+    assert made.data["labels"]["top"] == "top"
+
+
+def test_a_record_says_how_it_was_made(tmp_path):
+    line = Record(small_table(tmp_path)).data["made"]
+    made = provenance.read(tmp_path / "run.csv").made
+    for part in (made["command"], made["commit"][:7], made["date"], "2 s", "2 seeds"):
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("rows", "match"),
+    [
+        ([{"step": 1, "budget": 2}], "must have a column strategy, but has"),
+        ([{"step": 1, "strategy": "a", "budget": 2, "mse": 3}], "must have measures"),
+        ([cell(1, "a", 2), cell(1, "a", 2)], "must have one row for each cell"),
+    ],
+    ids=["axis", "measure", "twice"],
+)
+def test_a_table_that_does_not_fit_is_refused(tmp_path, rows, match):
+    with pytest.raises(ValueError, match=match):
+        Record(table_of(tmp_path, rows))
+
+
+def test_a_table_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"the table must lie in .*none\.csv"):
+        Record(tmp_path / "none.csv")
 
 
 # Random numbers

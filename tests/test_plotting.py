@@ -96,6 +96,26 @@ def test_the_small_picture_looks_like_the_whole_one():
     assert error.mean() <= 0.1
 
 
+# Tables
+
+
+def test_a_shown_table_has_its_columns_rows_and_caption_as_text(shown):
+    rows = [("1 < 2", "$E$"), ("<b>", "no")]
+    plotting.show_table(["Claim", "Holds"], rows, caption="What $E$ does.")
+    table = BeautifulSoup(shown[0].data, "html.parser").table
+    assert [cell.text for cell in table.select("th[scope=col]")] == ["Claim", "Holds"]
+    assert [cell.text for cell in table.select("td")] == ["1 < 2", r"\(E\)", "<b>", "no"]
+    assert [cell["data-column"] for cell in table.select("td")] == ["Claim", "Holds"] * 2
+    assert table.caption.text == r"What \(E\) does."
+
+
+def test_a_table_without_caption_or_with_a_ragged_row_is_refused():
+    with pytest.raises(ValueError, match=r"^caption must say what the table shows"):
+        plotting.show_table(["a"], [("1",)], caption=" ")
+    with pytest.raises(ValueError, match=r"^rows must have 2 entries each, but row 1 has 1"):
+        plotting.show_table(["a", "b"], [("1", "2"), ("3",)], caption="A caption.")
+
+
 # Style
 
 

@@ -1,12 +1,21 @@
 import csv
+import io
 import json
 import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from hopfield_cl.provenance import hardware, record
+from hopfield_cl import provenance
+from hopfield_cl.provenance import hardware, read, record
 
+ROOT = Path(provenance.__file__).parent.parent
+BESIDE_PYTHON = Path(sys.executable).parent
 ROWS = [{"strategy": "greedy", "gain": 0.5}, {"strategy": "random", "gain": 0.25}]
 
 
@@ -46,6 +55,87 @@ def test_provenance_holds_no_path_of_the_machine(tmp_path):
     _, made = written(tmp_path)
     assert not made["command"].split()[1].startswith("/")
     assert str(tmp_path) not in json.dumps(made)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module", "expected"),
+    [
+        ([BESIDE_PYTHON / "hopfield-cl", "run", "x"], None, "hopfield-cl run x"),
+        ([ROOT / "benchmarks/energy.py"], None, "python benchmarks/energy.py"),
+        (["/elsewhere/script.py", "--n", "2"], None, "python script.py --n 2"),
+        (
+            [ROOT / "hopfield_cl/cli.py", "list"],
+            "hopfield_cl.cli",
+            "python -m hopfield_cl.cli list",
+        ),
+        (["/lib/pytest/__main__.py"], "pytest.__main__", "python -m pytest"),
+        (
+            [BESIDE_PYTHON / "hopfield-cl", ROOT / "results", "/home/me/a b", "c d"],
+            None,
+            "hopfield-cl results 'a b' 'c d'",
+        ),
+    ],
+    ids=["console script", "script", "elsewhere", "module", "package", "paths"],
+)
+def test_the_command_reads_as_one_types_it(tmp_path, monkeypatch, arguments, module, expected):
+    main = SimpleNamespace(__spec__=module and SimpleNamespace(name=module))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(sys, "argv", [str(word) for word in arguments])
+    assert written(tmp_path)[1]["command"] == expected
+
+
+# Images and details
+
+
+def test_what_was_written_is_read(tmp_path):
+    table, made = written(tmp_path, details={"labels": {"gain": "the gain"}})
+    found = read(table)
+    assert found.rows == ROWS
+    assert found.made == made
+    assert found.made["details"] == {"labels": {"gain": "the gain"}}
+    assert found.sheet is None
+
+
+def test_an_empty_cell_of_a_table_is_read_as_none(tmp_path):
+    record(tmp_path / "a.csv", [{"x": 1, "y": ""}], seeds=[0], seconds=1.0)
+    assert read(tmp_path / "a.csv").rows == [{"x": 1.0, "y": None}]
+
+
+@pytest.mark.parametrize("channels", [(), (3,)], ids=["grey", "colour"])
+def test_images_lie_on_the_sheet_where_the_layout_says(tmp_path, channels):
+    images = np.random.default_rng(0).integers(0, 256, (70, 5, 4, *channels), dtype=np.uint8)
+    table, made = written(tmp_path, images=images)
+    layout = made["images"]
+    sheet = np.asarray(Image.open(io.BytesIO(read(table).sheet)))
+    for number, image in enumerate(images):
+        top = number // layout["columns"] * layout["height"]
+        left = number % layout["columns"] * layout["width"]
+        tile = sheet[top : top + layout["height"], left : left + layout["width"]]
+        assert np.array_equal(tile, image)
+    assert (layout["sheet"], layout["count"]) == ("table.png", 70)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [np.zeros((2, 3), np.uint8), np.zeros((2, 3, 3)), np.zeros((0, 3, 3), np.uint8)],
+    ids=["flat", "float", "none"],
+)
+def test_what_is_no_set_of_images_is_refused(tmp_path, images):
+    with pytest.raises(ValueError, match=r"^images must be a non-empty array \(T, h, w\)"):
+        written(tmp_path, images=images)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_that_is_not_there_or_lacks_its_provenance_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"the table must lie in .*a\.csv"):
+        read(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    with pytest.raises(FileNotFoundError, match=r"the provenance of the table must lie in .*json"):
+        read(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("x\n")
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(ValueError, match="must hold at least one row, but is empty"):
+        read(tmp_path / "a.csv")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 * sphinx-proof gives a proof no title, so that a folded one cannot be opened, and gives all proofs
   and all bodies of theorems the same id.
 * Pages of the theme without a set mode complain in the browser's console.
+* The bibliography is a list whose entries do not say that they are entries of a list.
 """
 
 from __future__ import annotations
@@ -36,8 +37,17 @@ def set_mode(_app: Sphinx, _page: str, _template: str, context: dict, _doctree: 
     context["default_mode"] = "auto"
 
 
+def mend_bibliography(
+    _app: Sphinx, _page: str, _template: str, context: dict, _doctree: object
+) -> None:
+    """Give references the role of list items, since DPUB-ARIA 1.1 has deprecated their own."""
+    if "body" in context:
+        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+
+
 def setup(app: Sphinx) -> dict[str, object]:
     """Connect to Sphinx."""
     app.connect("doctree-read", mend_proofs)
     app.connect("html-page-context", set_mode)
+    app.connect("html-page-context", mend_bibliography)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -16,13 +16,16 @@ default::
     function render({ model, el }) {
       const figure = mount(model, el, { kind, label, basis });     // kind: the class in lower case
       figure.slider({ name, label, min, max, steps, log, text });  // moves the number trait `name`
+      figure.slider({ name, label, stops, text });                 // the same, over listed values
       figure.choice({ name, label, options });                     // { value: "what it says" }
       figure.button(text, action);
       return figure.start(draw, mend);                             // returns what ends the figure
     }
 
 ``draw(values, width)`` fills ``figure.stage``, at most once a frame, and returns the sentence that
-says in words and numbers what it shows. ``mend(values)`` makes traits that have no control fit,
+says in words and numbers what it shows. What it draws from and never changes is in the trait
+``data``, and ``mount`` takes ``given``, the arguments with which "Copy as Python" must begin.
+``mend(values)`` makes traits that have no control fit,
 since they may come from a link. ``figure.set({ trait: value })`` changes traits,
 ``figure.redraw()`` asks for a frame, and ``figure.animate(seconds, step)`` calls ``step`` with 0 to
 1, or once with 1 where the reader wants no motion. Colours are the variables of ``kit.css``, which
@@ -117,6 +120,8 @@ class InteractiveFigure(anywidget.AnyWidget):
         What the reader should try, and see.
     start : dict
         The state to which "Reset" returns: that with which the figure was made.
+    data : dict
+        What the module draws from besides the state and never changes; empty for most figures.
 
     Raises
     ------
@@ -131,6 +136,7 @@ class InteractiveFigure(anywidget.AnyWidget):
 
     caption = traitlets.Unicode().tag(sync=True)
     start = traitlets.Dict(read_only=True).tag(sync=True)
+    data = traitlets.Dict(read_only=True).tag(sync=True)
 
     def __init__(self, **traits: object) -> None:
         known = ["caption", *self.state_names()]
@@ -169,7 +175,7 @@ class InteractiveFigure(anywidget.AnyWidget):
         str
             A ``figure`` element with its style and its script.
         """
-        values = self.state() | {"start": self.start}
+        values = self.state() | {"start": self.start, "data": self.data}
         # Inside a script element "</script" ends it early, and "<!--" may keep it from ending.
         data = json.dumps(values).replace("<", "\\u003c")
         name = f"hcl-explore-{uuid.uuid4().hex}"

@@ -27,17 +27,17 @@ function softMaximum(scores, beta) {
   return top + Math.log(sum) / beta;
 }
 
-/** Blocks of Ω^k/k!, k < POWERS, for Ω = (W − Wᵀ)/2 with W from `normals(seed)`. */
-function rotationPowers(seed) {
+/** Blocks of Ω^k/k!, k < POWERS, on the first `span` axes, for Ω = (W − Wᵀ)/2 with W from `normals(seed)`. */
+function rotationPowers(seed, span = SPAN) {
   const w = normals(seed, DIM * DIM), omega = new Float64Array(DIM * DIM);
   for (let i = 0; i < DIM; i++)
     for (let j = 0; j < DIM; j++) omega[i * DIM + j] = (w[i * DIM + j] - w[j * DIM + i]) / 2;
-  const blocks = new Float64Array(POWERS * SPAN * SPAN);
-  for (let j = 0; j < SPAN; j++) {
+  const blocks = new Float64Array(POWERS * span * span);
+  for (let j = 0; j < span; j++) {
     let column = new Float64Array(DIM);
     column[j] = 1;
     for (let k = 0; k < POWERS; k++) {
-      for (let i = 0; i < SPAN; i++) blocks[(k * SPAN + i) * SPAN + j] = column[i];
+      for (let i = 0; i < span; i++) blocks[(k * span + i) * span + j] = column[i];
       const next = new Float64Array(DIM);
       for (let i = 0; i < DIM; i++) {
         let sum = 0;
@@ -50,9 +50,9 @@ function rotationPowers(seed) {
   return blocks;
 }
 
-/** Block of V = exp(εΩ) on the axes of the memories, row by row. */
+/** Block of V = exp(εΩ) on the axes of `powers`, row by row. */
 function rotationBlock(powers, epsilon) {
-  const size = SPAN * SPAN, block = new Float64Array(size);
+  const size = powers.length / POWERS, block = new Float64Array(size);
   for (let k = POWERS - 1; k >= 0; k--)
     for (let i = 0; i < size; i++) block[i] = block[i] * epsilon + powers[k * size + i];
   return block;

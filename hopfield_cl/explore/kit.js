@@ -43,7 +43,7 @@ function fits(value, like) {
   return typeof value === typeof like && (typeof value !== "number" || Number.isFinite(value));
 }
 
-function mount(model, el, { kind, label, basis = "100%" }) {
+function mount(model, el, { kind, label, basis = "100%", given = [] }) {
   const live = !model.static;
   const initial = model.get("start"), names = Object.keys(initial);
   const twins = [...document.querySelectorAll(`[data-hcl="${kind}"]`)];
@@ -91,9 +91,10 @@ function mount(model, el, { kind, label, basis = "100%" }) {
     motion = requestAnimationFrame(tick);
   }
 
-  function slider({ name, label: title, min, max, steps = 100, log, text = (value) => figures(value, 3) }) {
-    const at = (k) => Number((log ? min * (max / min) ** (k / steps) : min + ((max - min) * k) / steps).toPrecision(4));
-    const position = (value) => Math.round(steps * (log ? Math.log(value / min) / Math.log(max / min) : (value - min) / (max - min)));
+  function slider({ name, label: title, stops, min, max, steps = stops ? stops.length - 1 : 100, log, text = (value) => figures(value, 3) }) {
+    const nearest = (value) => stops.reduce((best, stop, k) => (Math.abs(stop - value) < Math.abs(stops[best] - value) ? k : best), 0);
+    const at = (k) => stops ? stops[k] : Number((log ? min * (max / min) ** (k / steps) : min + ((max - min) * k) / steps).toPrecision(4));
+    const position = (value) => stops ? nearest(value) : Math.round(steps * (log ? Math.log(value / min) / Math.log(max / min) : (value - min) / (max - min)));
     const input = make("input", { type: "range", min: 0, max: steps, step: 1, "data-trait": name });
     const shown = make("output");
     input.addEventListener("input", () => { stop(); set({ [name]: at(Number(input.value)) }); });
@@ -103,7 +104,7 @@ function mount(model, el, { kind, label, basis = "100%" }) {
       shown.textContent = text(value);
       input.setAttribute("aria-valuetext", shown.textContent);
     });
-    cleaners[name] = (value) => clamp(value, min, max);
+    cleaners[name] = (value) => stops ? stops[nearest(value)] : clamp(value, min, max);
     input.setAttribute("aria-label", title);
     controls.append(make("label", {}, title, shown, input));
   }
@@ -138,7 +139,7 @@ function mount(model, el, { kind, label, basis = "100%" }) {
   async function copy() {
     const changed = names.filter((name) => JSON.stringify(model.get(name)) !== JSON.stringify(initial[name]));
     const part = Object.fromEntries(changed.map((name) => [name, model.get(name)]));
-    let text = `${kind[0].toUpperCase()}${kind.slice(1)}(${changed.map((name) => `${name}=${JSON.stringify(part[name])}`).join(", ")})`;
+    let text = `${kind[0].toUpperCase()}${kind.slice(1)}(${[...given, ...changed.map((name) => `${name}=${JSON.stringify(part[name])}`)].join(", ")})`;
     if (!live) {
       const parts = readFragment().set(key, encodeURIComponent(JSON.stringify(part)));
       history.replaceState(history.state, "", "#" + [...parts].map((pair) => pair.join("=")).join("&"));
