@@ -26,6 +26,7 @@ serve: book  ## Build the book and serve it at http://localhost:8000
 bench: $(READY)  ## Measure speed against peers and limits, and record it in results/
 	$(RUN) benchmarks/energy.py --out results/benchmark_energy.csv
 	$(RUN) benchmarks/replay.py --out results/benchmark_replay.csv
+	$(RUN) benchmarks/boltzmann.py --out results/benchmark_boltzmann.csv
 
 clean:  ## Remove the environment and everything that was built
 	rm -rf $(VENV) _build _work .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -16,6 +16,10 @@ The package is a small house; imports go upwards only.
     The rise in energy that a change of task brings, and its closed forms.
 ``replay``
     What replayed memories give back, and how to spend a replay budget.
+``boltzmann``
+    The Boltzmann machine of learned memories: exact likelihood, training, sampling.
+``relatives``
+    The Gaussian–Bernoulli RBM, the softmax denoiser and the dense-memory harmonium.
 ``intervals``
     Means and rank correlations with their uncertainty.
 ``data``
@@ -24,7 +28,7 @@ The package is a small house; imports go upwards only.
     One figure style, and the figures that several chapters share.
 ``explore``
     Interactive figures and panels that also work on a page without a kernel.
-``experiments``, ``cli``
+``experiments``, ``learned_forgetting``, ``cli``
     Full-scale runs, and the command ``hopfield-cl`` that records them again.
 ``provenance``
     Recorded tables and images, with the command, commit, seeds and machine that made them.

@@ -16,6 +16,7 @@ from typing import NoReturn
 import torch
 
 from hopfield_cl.experiments import Recording, ReplayConfig, replay_run
+from hopfield_cl.learned_forgetting import LearnedForgettingConfig, learned_forgetting_run
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Run:
 
     summary: str
     run: Callable[..., Recording]
-    config: ReplayConfig
+    config: ReplayConfig | LearnedForgettingConfig
 
 
 RUNS = {
@@ -42,6 +43,11 @@ RUNS = {
         "five ways to spend a replay budget on 5,000 MNIST images, as task 2 replaces task 1",
         replay_run,
         ReplayConfig(),
+    ),
+    "learned-forgetting": Run(
+        "learned against intrinsic forgetting of the Boltzmann machine, on digits and MNIST",
+        learned_forgetting_run,
+        LearnedForgettingConfig(),
     ),
 }
 
@@ -70,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     if asked.command == "list":
         for name, known in RUNS.items():
-            print(f"{name:16} {known.summary}")
+            print(f"{name:20} {known.summary}")
         return
     if asked.name not in RUNS:
         parser.error(f"no run is called {asked.name!r}; there are {', '.join(RUNS)}.")

@@ -56,7 +56,7 @@ def test_a_run_takes_the_seeds_it_is_given(quick, tmp_path):
     [
         ([], "the following arguments are required: command"),
         (["run"], "the following arguments are required: NAME"),
-        (["run", "other"], "no run is called 'other'; there are replay-mnist."),
+        (["run", "other"], "no run is called 'other'; there are replay-mnist, learned-forgetting."),
         (["run", "replay-mnist", "--seeds", "1"], "--seeds must hold at least 2, but holds 1."),
         (["run", "replay-mnist", "--seeds", "-3", "1"], "--seeds must be at least 0, but is -3."),
         (["run", "replay-mnist", "--seeds", "x"], "argument --seeds: invalid int value: 'x'"),
