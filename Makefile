@@ -23,10 +23,11 @@ lab: $(READY)  ## Open the notebooks in JupyterLab
 serve: book  ## Build the book and serve it at http://localhost:8000
 	$(RUN) -m http.server 8000 --bind 127.0.0.1 --directory _build/html
 
-bench: $(READY)  ## Measure speed against peers and limits, and record it in results/
+bench: book  ## Measure speed against peers and limits, and record it in results/
 	$(RUN) benchmarks/energy.py --out results/benchmark_energy.csv
 	$(RUN) benchmarks/replay.py --out results/benchmark_replay.csv
 	$(RUN) benchmarks/boltzmann.py --out results/benchmark_boltzmann.csv
+	$(RUN) benchmarks/frames.py --out results/benchmark_frames.csv
 
 clean:  ## Remove the environment and everything that was built
 	rm -rf $(VENV) _build _work .pytest_cache .ruff_cache .hypothesis *.egg-info

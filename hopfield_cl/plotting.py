@@ -105,8 +105,9 @@ def show(figure: Figure, *, caption: str, alt: str) -> None:
         if not text.strip():
             raise ValueError(f"{name} must say what the figure shows, but is empty.")
     width = round(figure.get_size_inches()[0] * _PIXELS_PER_INCH_OF_PAGE)
+    source = data_url(small_png(figure, dpi=180))
     image = (
-        f'<img src="{data_url(figure, dpi=180)}" alt="{html.escape(alt)}" width="{width}" '
+        f'<img src="{source}" alt="{html.escape(alt)}" width="{width}" '
         'style="max-width:100%;height:auto">'
     )
     display(HTML(f'<figure class="hcl-figure">{image}{figcaption(caption)}</figure>'))
@@ -174,8 +175,24 @@ def _typeset(text: str) -> str:
     return _MATH.sub(r"\\(\1\\)", html.escape(text))
 
 
-def data_url(figure: Figure, *, dpi: int) -> str:
-    """Draw a figure as a small PNG, and close it.
+def data_url(picture: bytes) -> str:
+    """Write a PNG as a URL that holds it.
+
+    Parameters
+    ----------
+    picture : bytes
+        The content of the PNG file.
+
+    Returns
+    -------
+    str
+        A data URL.
+    """
+    return "data:image/png;base64," + base64.b64encode(picture).decode()
+
+
+def small_png(figure: Figure, *, dpi: int) -> bytes:
+    """Draw a figure as a PNG of few bytes, and close it.
 
     Parameters
     ----------
@@ -186,14 +203,14 @@ def data_url(figure: Figure, *, dpi: int) -> str:
 
     Returns
     -------
-    str
-        The picture as a data URL.
+    bytes
+        The content of the PNG file.
     """
     image = Image.open(io.BytesIO(png(figure, dpi=dpi))).convert("RGB")
     small = io.BytesIO()
     # A palette of 256 colours is a third of the bytes and no visible difference for line art.
     image.quantize(256).save(small, format="png", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(small.getvalue()).decode()
+    return small.getvalue()
 
 
 def png(figure: Figure, *, dpi: int) -> bytes:

@@ -149,6 +149,14 @@ def test_moving_a_slider_draws_its_position(panel):
     assert corner(panel.image.value) == pytest.approx(255 * 4 / 8, abs=2)
 
 
+def test_a_panel_that_was_shown_answers_from_its_drawn_pictures(panel):
+    panel.html()
+    panel.draw = None  # nothing is drawn any more
+    panel.controls["size"].value = 4
+    assert panel.sentence.value == "size 4, shade 0.5"
+    assert corner(panel.image.value) == pytest.approx(255 * 5 / 8, abs=2)
+
+
 def test_the_live_picture_is_named_by_its_sentence(panel):
     panel.controls["size"].value = 1
     assert panel.image.get_state()["tooltip"] == "size 1, shade 0.5"

@@ -20,7 +20,7 @@ from typing import Any
 import ipywidgets
 from matplotlib.figure import Figure
 
-from hopfield_cl.plotting import data_url, figcaption, png
+from hopfield_cl.plotting import data_url, figcaption, png, small_png
 
 _SCRIPT = (Path(__file__).parent / "panel.js").read_text(encoding="utf-8")
 # Each frame is some 10 kB on the page; a chapter's whole budget is 1.5 MB.
@@ -123,6 +123,7 @@ class Panel:
         }
         self.image = ipywidgets.Image(format="png", layout={"max_width": "100%"})
         self.sentence = ipywidgets.HTML()
+        self._drawn: dict[tuple[float | str, ...], tuple[bytes, str]] = {}
         for control in self.controls.values():
             control.observe(self._redraw, names="value")
         self._redraw()
@@ -133,8 +134,13 @@ class Panel:
 
     def _redraw(self, _change: object = None) -> None:
         values = {name: control.value for name, control in self.controls.items()}
-        figure, sentence = self.draw(**values)
-        self.image.value = png(figure, dpi=_DPI)
+        # To show a panel its page was drawn: those pictures answer at once.
+        known = self._drawn.get(tuple(values.values()))
+        if known is None:
+            figure, sentence = self.draw(**values)
+            self.image.value = png(figure, dpi=_DPI)
+        else:
+            self.image.value, sentence = known
         self.image.tooltip = sentence  # the title of the picture: ipywidgets knows no alt
         self.sentence.value = html.escape(sentence)
 
@@ -148,7 +154,9 @@ class Panel:
         held = {name: slider.start for name, slider in self.live.items()}
         for position in itertools.product(*(slider.values for slider in self.sliders.values())):
             figure, sentence = self.draw(**dict(zip(self.sliders, position, strict=True)), **held)
-            frames.append({"image": data_url(figure, dpi=_DPI), "sentence": sentence})
+            picture = small_png(figure, dpi=_DPI)
+            self._drawn[*position, *held.values()] = picture, sentence
+            frames.append({"image": data_url(picture), "sentence": sentence})
         state = {
             "sliders": [
                 {
