@@ -28,6 +28,8 @@ The package is a small house; imports go upwards only.
     One figure style, and the figures that several chapters share.
 ``explore``
     Interactive figures and panels that also work on a page without a kernel.
+``diffusion``
+    Diffusion models that forget: networks, training, energies, reconstruction, replay.
 ``experiments``, ``learned_forgetting``, ``cli``
     Full-scale runs, and the command ``hopfield-cl`` that records them again.
 ``provenance``

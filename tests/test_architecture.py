@@ -27,7 +27,9 @@ MAY_IMPORT = {
     "boltzmann": {"_checks", "_streaming"},
     "relatives": {"_checks", "boltzmann"},
     "intervals": {"_checks"},
-    "data": {"_checks"},
+    "cifar": set(),
+    "data": {"_checks", "cifar"},
+    "scenes": {"_checks"},
     "plotting": set(),
     "explore": {
         "energy",
@@ -59,7 +61,16 @@ MAY_IMPORT = {
         "provenance",
         "replay",
     },
-    "cli": {"experiments", "learned_forgetting"},
+    "diffusion": {
+        "_checks",
+        "data",
+        "energy",
+        "experiments",
+        "intervals",
+        "provenance",
+        "replay",
+    },
+    "cli": {"diffusion", "experiments", "learned_forgetting", "provenance"},
     "provenance": set(),
     "versions": {"__init__"},
 }

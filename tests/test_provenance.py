@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import io
 import json
 import subprocess
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from hopfield_cl import provenance
-from hopfield_cl.provenance import hardware, read, record
+from hopfield_cl.provenance import RESULTS, hardware, read, record, verify
 
 ROOT = Path(provenance.__file__).parent.parent
 BESIDE_PYTHON = Path(sys.executable).parent
@@ -151,3 +152,80 @@ def test_a_table_that_cannot_be_recorded_is_refused(tmp_path, table, rows, match
     with pytest.raises(ValueError, match=match):
         record(tmp_path / table, rows, seeds=[0], seconds=1.0)
     assert list(tmp_path.iterdir()) == []
+
+
+# Hashes
+
+SMALL = np.zeros((3, 4, 4), np.uint8)
+
+
+def test_provenance_holds_the_hash_of_the_table_and_of_its_images(tmp_path):
+    table, made = written(tmp_path, images=SMALL)
+    assert made["sha256"] == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (table, table.with_suffix(".png"))
+    }
+    assert list(written(tmp_path / "bare")[1]["sha256"]) == ["table.csv"]
+
+
+def test_what_was_recorded_passes(tmp_path):
+    verify(written(tmp_path, images=SMALL)[0])
+    verify(str(written(tmp_path / "bare")[0]))
+
+
+def altered(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    return bytes(data)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".png"])
+@pytest.mark.parametrize(
+    "change",
+    [altered, lambda path: path.read_bytes()[:-1], lambda path: path.read_bytes() + b"\n"],
+    ids=["altered", "truncated", "longer"],
+)
+def test_a_file_that_is_not_the_recorded_one_is_refused(tmp_path, ending, change):
+    table, _ = written(tmp_path, images=SMALL)
+    path = table.with_suffix(ending)
+    path.write_bytes(change(path))
+    match = rf"table\{ending} must be the file that was recorded, with SHA-256 \w{{64}}, but is alt"
+    with pytest.raises(ValueError, match=match):
+        verify(table)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".png", ".json"])
+def test_a_file_that_is_gone_is_named(tmp_path, ending):
+    table, _ = written(tmp_path, images=SMALL)
+    table.with_suffix(ending).unlink()
+    with pytest.raises(FileNotFoundError, match=rf"table\{ending}, but there is no such file\.$"):
+        verify(table)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("{}", 'must hold hashes under "sha256", but does not'),
+        ("[]", 'must hold hashes under "sha256", but does not'),
+        ('{"sha256": {}}', r"must hold the SHA-256 of table\.csv, but does not"),
+        ('{"table": ', "must be JSON in UTF-8, but is not"),
+    ],
+)
+def test_a_provenance_that_lacks_the_hash_is_refused(tmp_path, text, match):
+    table, _ = written(tmp_path)
+    table.with_suffix(".json").write_text(text)
+    with pytest.raises(ValueError, match=match):
+        verify(table)
+
+
+def test_images_that_the_hashes_leave_out_are_refused(tmp_path):
+    table, made = written(tmp_path, images=SMALL)
+    del made["sha256"]["table.png"]
+    table.with_suffix(".json").write_text(json.dumps(made))
+    with pytest.raises(ValueError, match=r"must hold the SHA-256 of table\.png"):
+        verify(table)
+
+
+@pytest.mark.parametrize("table", sorted(RESULTS.glob("*.csv")), ids=lambda path: path.stem)
+def test_every_result_of_the_book_is_as_it_was_recorded(table):
+    verify(table)
