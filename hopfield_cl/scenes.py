@@ -9,9 +9,9 @@ a product of marginal weights m_k, in which some values are rarer than others, a
 interactions: s is 1/10 for the two colours that a shape seldom takes (a circle is seldom green or
 cyan) and for the texture that a background seldom takes (white is seldom dotted), and 1 for all
 others. A seldom pair of either kind makes a rare scene, both together a very rare one. The shapes
-are equally likely, and so are tasks of equally many shapes. The jitter is uniform on the unit cube and independent of the factors, so log
-P(f) is also the log-density of factors and jitter together, which determine the image. It says
-nothing of a density of pixels.
+are equally likely, and so are tasks of equally many shapes. The jitter is uniform on the unit cube
+and independent of the factors, so log P(f) is also the log-density of factors and jitter together,
+which determine the image. It says nothing of a density of pixels.
 
 Sample i comes from block i of a counter-based generator under the key ``seed``: it is the same
 however many samples are drawn, in whatever portions.
@@ -82,7 +82,7 @@ _SECOND_TONE = (-0.18, -0.14, 0.20, -0.11)
 _TONE = 0.03
 _CELLS = (0.28, 0.5, 0.72)
 _SHIFT = 0.02
-_RADII = ((0.115, 0.130), (0.190, 0.205))
+_RADII = ((0.115, 0.130), (0.185, 0.200))
 _LARGEST_ANGLE = math.pi / 15
 _STRIPE, _CHECK, _DOT, _DOT_RADIUS = 0.18, 0.28, 0.18, 0.05
 
@@ -93,7 +93,7 @@ _SMALLEST_SIZE = 8
 _PIXELS_PER_BLOCK = 2**17
 
 _JUDGE_SIZE = 64
-_JUDGE_WIDTHS = (24, 48, 96)
+_JUDGE_WIDTHS = (16, 32, 64)
 _SEEN_IN_WHOLE = ("place", "background", "texture")
 _SEEN_IN_PART = ("shape", "colour", "size")
 _JUDGE_RATE = 4e-3
@@ -420,9 +420,9 @@ def train_judge(*, seed: int, steps: int = 200, batch_size: int = 64) -> Judge:
     Parameters
     ----------
     seed : int
-        Seed of its weights and of what it sees, from 0 to 2⁶⁴ − 1; the same seed gives the same judge on
-        the same machine with the same number of threads. PyTorch's default generator is left as it
-        was.
+        Seed of its weights and of what it sees, from 0 to 2⁶⁴ − 1; the same seed gives the same
+        judge on the same machine with the same number of threads. PyTorch's default generator is
+        left as it was.
     steps : int
         Gradient steps, at least 1, each on new scenes. 200 give above 99.9 % for each factor of new
         scenes.

@@ -155,6 +155,11 @@ def test_a_set_covers_itself_though_a_point_occurs_many_times(dtype):
     assert precision.dtype == dtype
 
 
+def test_a_shift_of_all_features_changes_nothing():
+    real, generated = normal(60, 4), normal(60, 4, seed=1)
+    assert precision_recall(real + 1e7, generated + 1e7) == precision_recall(real, generated)
+
+
 def test_sets_far_apart_cover_nothing_of_each_other():
     assert precision_recall(normal(40, 6), 100 + normal(30, 6, seed=1)) == (0, 0)
 

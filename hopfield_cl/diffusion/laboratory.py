@@ -53,7 +53,7 @@ class RunConfig:
 
     dataset: str = "mnist"
     seeds: tuple[int, ...] = (0, 1, 2)
-    times: tuple[int, ...] = (399, 599)
+    times: tuple[int, ...] = (599, 399)
     probes: int = 400
     generated: int = 200
 

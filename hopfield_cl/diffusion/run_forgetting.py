@@ -38,7 +38,7 @@ class ForgettingConfig(RunConfig):
         Samples whose images are shown.
     """
 
-    times: tuple[int, ...] = (399, 199, 599, 799)
+    times: tuple[int, ...] = (599, 199, 399, 799)
     factors: tuple[float, ...] = (0.5, 1.0, 2.0)
     examples: int = 8
 

@@ -42,7 +42,7 @@ class StreamConfig(RunConfig):
         Generated images that are shown after each task.
     """
 
-    times: tuple[int, ...] = (399,)
+    times: tuple[int, ...] = (599,)
     probes: int = 120
     classes_per_task: int = 2
     kept: float = 0.02
