@@ -60,7 +60,7 @@ class Setting:
     model: ModelConfig = field(default_factory=ModelConfig)
     first: TrainingConfig = field(default_factory=lambda: TrainingConfig(steps=2000, decay=0.5))
     later: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(steps=240, batch_size=32, learning_rate=1e-3)
+        default_factory=lambda: TrainingConfig(steps=160, batch_size=32, learning_rate=1e-3)
     )
     classes_per_task: int = 5
     held_out: float = 0.2

@@ -53,9 +53,9 @@ class RunConfig:
 
     dataset: str = "mnist"
     seeds: tuple[int, ...] = (0, 1, 2)
-    times: tuple[int, ...] = (599, 399)
-    probes: int = 400
-    generated: int = 200
+    times: tuple[int, ...] = (599,)
+    probes: int = 300
+    generated: int = 128
 
     def __post_init__(self) -> None:
         if self.dataset not in SETTINGS:

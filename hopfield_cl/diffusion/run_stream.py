@@ -25,7 +25,7 @@ from hopfield_cl.diffusion.workspace import Workspace
 from hopfield_cl.experiments import Recording
 
 _DIGITS = 6  # decimals in the table
-_STRATEGIES = ("none", "random", "highest", "greedy", "joint")
+_STRATEGIES = ("none", "random", "highest", "joint")
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ class StreamConfig(RunConfig):
         Generated images that are shown after each task.
     """
 
-    times: tuple[int, ...] = (599,)
-    probes: int = 120
+    probes: int = 60
     classes_per_task: int = 2
     kept: float = 0.02
     examples: int = 8
@@ -56,8 +55,11 @@ class StreamConfig(RunConfig):
 
     @property
     def setting(self) -> Setting:
-        """Which images, which network, how long: the data set's setting with shorter tasks."""
-        return replace(super().setting, classes_per_task=self.classes_per_task)
+        """The data set's setting with smaller tasks, the first learned in as many epochs."""
+        usual = super().setting
+        steps = max(1, usual.first.steps * self.classes_per_task // usual.classes_per_task)
+        first = replace(usual.first, steps=steps)
+        return replace(usual, classes_per_task=self.classes_per_task, first=first)
 
 
 def stream_run(
