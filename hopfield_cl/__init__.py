@@ -30,8 +30,12 @@ The package is a small house; imports go upwards only.
     Interactive figures and panels that also work on a page without a kernel.
 ``diffusion``
     Diffusion models that forget: networks, training, energies, reconstruction, replay.
+``cifar``, ``scenes``
+    Readers and makers of image sets that ``data`` loads.
 ``experiments``, ``learned_forgetting``, ``cli``
     Full-scale runs, and the command ``hopfield-cl`` that records them again.
+``verification``
+    Recorded files against their hashes, and some rows computed again.
 ``provenance``
     Recorded tables and images, with the command, commit, seeds and machine that made them.
 ``versions``

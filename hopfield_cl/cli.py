@@ -1,14 +1,13 @@
 """The command line: make the recorded results again.
 
 ``hopfield-cl list`` names them; ``hopfield-cl run NAME [--dataset D] [--seeds N ...] [--device D]
-[--out DIR]`` makes one; ``hopfield-cl verify`` checks what was recorded, and computes some of it
-again.
+[--out DIR]`` makes one, and goes on where it was killed if it is one of the long ones;
+``hopfield-cl verify`` checks what was recorded, and computes some of it again.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,10 +16,14 @@ from typing import NoReturn
 
 import torch
 
-from hopfield_cl import provenance
-from hopfield_cl.diffusion.checkpoints import verify_model
+from hopfield_cl.diffusion.continual import SETTINGS
+from hopfield_cl.diffusion.laboratory import RunConfig
+from hopfield_cl.diffusion.run_forgetting import ForgettingConfig, forgetting_run
+from hopfield_cl.diffusion.run_replay import ReplayRunConfig, ddpm_replay_run
+from hopfield_cl.diffusion.run_stream import StreamConfig, stream_run
 from hopfield_cl.experiments import Recording, ReplayConfig, replay_run
 from hopfield_cl.learned_forgetting import LearnedForgettingConfig, learned_forgetting_run
+from hopfield_cl.verification import verify_all
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,16 @@ class Run:
     datasets : tuple of str
         Image sets that it can take: values of the configuration's field ``dataset``. Empty if there
         is no choice.
+    folders : tuple of str
+        Which folders of the command line the callable takes by keyword: "work", for finished parts,
+        from which it goes on when it was killed; "models", for the networks it trained.
     """
 
     summary: str
     run: Callable[..., Recording]
-    config: ReplayConfig | LearnedForgettingConfig
+    config: ReplayConfig | LearnedForgettingConfig | RunConfig
     datasets: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
 
 
 RUNS = {
@@ -58,12 +65,28 @@ RUNS = {
         learned_forgetting_run,
         LearnedForgettingConfig(),
     ),
+    "ddpm-forgetting": Run(
+        "which samples of task 1 a diffusion model forgets as it learns task 2, sample by sample",
+        forgetting_run,
+        ForgettingConfig(),
+        tuple(SETTINGS),
+        ("work", "models"),
+    ),
+    "ddpm-replay": Run(
+        "what replay strategies, budgets, generative replay and EWC save in a diffusion model",
+        ddpm_replay_run,
+        ReplayRunConfig(),
+        tuple(SETTINGS),
+        ("work",),
+    ),
+    "ddpm-stream": Run(
+        "a diffusion model that learns five tasks of two classes, one after another",
+        stream_run,
+        StreamConfig(),
+        tuple(SETTINGS),
+        ("work",),
+    ),
 }
-
-
-_WITHOUT_CHANCE = ("greedy", "highest", "lowest")
-# Of numbers computed again, relative and absolute: more than another machine makes of them.
-_TOLERANCE = 1e-4
 
 
 class _Parser(argparse.ArgumentParser):
@@ -122,78 +145,28 @@ def _run(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:
             parser.error(f"--{problem}")
     table = asked.out / f"{stem}.csv"
     began = time.perf_counter()
-    recording = known.run(config, device=asked.device)
+    folders = {name: getattr(asked, name) for name in known.folders}
+    try:
+        recording = known.run(config, device=asked.device, **folders)
+    except (FileNotFoundError, ConnectionError) as problem:  # no images here, and none to be had
+        parser.error(str(problem))
     recording.save(table, seconds=time.perf_counter() - began)
     print(f"Wrote {table}, and beside it its provenance and its images.")
 
 
 def _verify(parser: argparse.ArgumentParser, folder: Path, checkpoints: Path) -> None:
-    """Check every table and every model against its hashes, and compute some rows again."""
-    # A provenance whose table is gone counts too.
-    files = [*folder.glob("*.csv"), *folder.glob("*.json")]
-    tables = sorted({path.with_suffix(".csv") for path in files})
-    models = sorted(path for path in checkpoints.glob("*") if path.is_dir())
-    for option, place, found in (("folder", folder, tables), ("checkpoints", checkpoints, models)):
-        if not found:
+    for option, place in (("folder", folder), ("checkpoints", checkpoints)):
+        if not place.is_dir() or not any(place.iterdir()):
             parser.error(f"--{option} must hold what was recorded, but {str(place)!r} does not.")
     try:
-        for table in tables:
-            provenance.verify(table)
-            print(f"{table}: as it was recorded", flush=True)
-        for model in models:
-            verify_model(model)
-            print(f"{model}: as it was saved", flush=True)
-        for name, recompute in RECOMPUTE.items():
-            if folder / f"{_stem(name)}.csv" in tables:
-                print(f"{name}: {recompute(folder, checkpoints)}", flush=True)
+        for line in verify_all(folder, checkpoints):
+            print(line, flush=True)
     except (FileNotFoundError, ValueError) as problem:
         parser.exit(1, f"hopfield-cl: {problem}\n")
 
 
-def _recompute_replay(folder: Path, checkpoints: Path) -> str:
-    """Rows in which nothing is drawn: all of task 1 replaced, replay chosen by rank or by gain."""
-    table = folder / f"{_stem('replay-mnist')}.csv"
-    recorded = {_cell(row): row for row in provenance.read(table).rows}
-    config = ReplayConfig(steps=(1.0,), budgets=(0, 125), seeds=(0, 1), probes=1, examples=1)
-    rows = [row for row in replay_run(config).rows if row["strategy"] in _WITHOUT_CHANCE]
-    measures = ("taken_back", "taken_back_top", "rise_left", "rise_left_top")
-    return _compared(table, rows, recorded, measures)
-
-
-def _compared(
-    table: Path,
-    rows: Sequence[dict[str, object]],
-    recorded: dict[object, dict[str, object]],
-    measures: Sequence[str],
-) -> str:
-    """Say how far rows computed again are off, or refuse the table."""
-    furthest = 0.0
-    for row in rows:
-        cell = _cell(row)
-        if cell not in recorded:
-            raise ValueError(f"{table} must hold a row for {cell}, but does not.")
-        for measure in measures:
-            there = recorded[cell][measure]
-            if not math.isclose(row[measure], there, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
-                raise ValueError(
-                    f"{table} must hold {measure} = {row[measure]:g} at {cell}, as was computed "
-                    f"again, but holds {there:g}."
-                )
-            furthest = max(furthest, abs(row[measure] - there))
-    return f"{len(rows)} rows computed again, {', '.join(measures)} at most {furthest:.1e} off"
-
-
-def _cell(row: dict[str, object]) -> tuple[float, str, int]:
-    return float(row["step"]), row["strategy"], int(row["budget"])
-
-
 def _stem(name: str) -> str:
     return name.replace("-", "_")
-
-
-# By run: computes recorded rows again at small scale, from the folders of the tables and of the
-# models; returns what it computed and how far it is off, or raises ValueError.
-RECOMPUTE: dict[str, Callable[[Path, Path], str]] = {"replay-mnist": _recompute_replay}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -206,6 +179,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seeds", type=int, nargs="+", metavar="N", help="instead of the recorded")
     run.add_argument("--device", default="cpu", help="where to compute: cpu, cuda, ...")
     run.add_argument("--out", type=Path, default=Path("results"), help="folder to write to")
+    run.add_argument(
+        "--work", type=Path, default=Path("_work/runs"), help="folder for finished parts of a run"
+    )
+    run.add_argument(
+        "--models", type=Path, default=None, help="folder for the networks that a run trained"
+    )
     verify = commands.add_parser("verify", help="check what was recorded against its hashes")
     verify.add_argument("--folder", type=Path, default=Path("results"), help="recorded tables")
     verify.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="models")

@@ -82,7 +82,7 @@ _SECOND_TONE = (-0.18, -0.14, 0.20, -0.11)
 _TONE = 0.03
 _CELLS = (0.28, 0.5, 0.72)
 _SHIFT = 0.02
-_RADII = ((0.115, 0.130), (0.185, 0.200))
+_RADII = ((0.115, 0.130), (0.180, 0.195))
 _LARGEST_ANGLE = math.pi / 15
 _STRIPE, _CHECK, _DOT, _DOT_RADIUS = 0.18, 0.28, 0.18, 0.05
 

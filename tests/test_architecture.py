@@ -70,7 +70,8 @@ MAY_IMPORT = {
         "provenance",
         "replay",
     },
-    "cli": {"diffusion", "experiments", "learned_forgetting", "provenance"},
+    "verification": {"diffusion", "experiments", "provenance"},
+    "cli": {"diffusion", "experiments", "learned_forgetting", "verification"},
     "provenance": set(),
     "versions": {"__init__"},
 }

@@ -12,10 +12,16 @@ The rooms inside, from the ground floor up:
     DDIM: generation, and reconstruction after noise.
 ``training``
     The training loop, on one device or many, that resumes where it was killed.
+``checkpoints``
+    Trained models in a folder, without pickle, each file with its hash.
+``regularise``
+    Elastic weight consolidation.
 ``quality``
     A small classifier, and the quality and coverage of generated samples in its feature space.
 ``continual``
     Task after task, with a replay buffer under a strategy and a budget.
-``runs``
+``workspace``, ``laboratory``
+    Finished parts of a long run; one seed of a run with all that its arms share.
+``run_forgetting``, ``run_replay``, ``run_stream``
     The full-scale runs that the command line records.
 """

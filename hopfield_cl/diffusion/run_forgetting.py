@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hopfield_cl import _checks
+from hopfield_cl.diffusion.checkpoints import save_model
 from hopfield_cl.diffusion.continual import learn_next
 from hopfield_cl.diffusion.energies import denoising_energy, flow_energy
 from hopfield_cl.diffusion.laboratory import Gallery, Laboratory, RunConfig
@@ -59,6 +60,7 @@ def forgetting_run(
     *,
     device: str | torch.device = "cpu",
     work: str | Path = "_work/runs",
+    models: str | Path | None = None,
 ) -> Recording:
     """Train on task 1, then on task 2 without replay, and measure each sample of task 1.
 
@@ -70,6 +72,8 @@ def forgetting_run(
         Where to compute.
     work : path
         Folder for finished parts; a run that was killed goes on from them.
+    models : path, optional
+        Folder to save the networks of the first seed to, each in a folder of its own.
 
     Returns
     -------
@@ -101,6 +105,8 @@ def forgetting_run(
             shares.setdefault(name, []).append(value.tolist())
         if seed == config.seeds[0]:
             pictures = _pictures(lab, gallery)
+            if models is not None:
+                _save(lab, Path(models))
     details = {
         "sigma": sigmas,
         "times": list(config.times),
@@ -122,6 +128,17 @@ def _second(lab: Laboratory) -> DiffusionModel:
     return lab.model(
         "second", lambda: learn_next(lab.first, lab.images(1), lab.setting, seed=lab.seed)
     )
+
+
+def _save(lab: Laboratory, models: Path) -> None:
+    """Keep the networks after each task, with how they were trained."""
+    setting = lab.setting
+    for task, (model, how) in enumerate(
+        ((lab.first, setting.first), (_second(lab), setting.later)), start=1
+    ):
+        training = asdict(how) | {"seed": lab.seed, "dataset": setting.dataset, "task": task}
+        training["classes"] = lab.tasks[task - 1].seen.labels.unique().tolist()
+        save_model(models / f"ddpm_{setting.dataset}_task{task}", model, training=training)
 
 
 def _measured(lab: Laboratory) -> dict[str, dict[str, Tensor]]:

@@ -141,8 +141,9 @@ def train(
     """Train a model in place to undo noise.
 
     A step draws images without replacement until all were seen, then starts a new order. One
-    process trains on the device the model is on. Under ``accelerate launch`` each of several
-    processes moves its model to its own device and takes its slice of the batch.
+    process trains on the device the model is on. Each of several processes, started by ``accelerate
+    launch --multi_gpu`` or, on CPUs, by ``torchrun``, moves its model to its own device and takes
+    its slice of the batch.
 
     Parameters
     ----------
