@@ -27,6 +27,7 @@ bench: book  ## Measure speed against peers and limits, and record it in results
 	$(RUN) benchmarks/energy.py --out results/benchmark_energy.csv
 	$(RUN) benchmarks/replay.py --out results/benchmark_replay.csv
 	$(RUN) benchmarks/boltzmann.py --out results/benchmark_boltzmann.csv
+	$(RUN) benchmarks/training.py --out results/benchmark_training.csv
 	$(RUN) benchmarks/frames.py --out results/benchmark_frames.csv
 
 clean:  ## Remove the environment and everything that was built

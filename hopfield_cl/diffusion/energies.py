@@ -138,7 +138,9 @@ def flow_energy(
     steps : int
         Steps, with four calls of the denoiser each.
     probes : int or None
-        Random vectors z a sample; None: the trace is exact, at the price of d derivatives a call.
+        Random vectors z a sample. What they add by chance falls with the square root of their
+        number and can rival what samples differ by. None: the trace is exact, at the price of d
+        derivatives a call.
     prior_variance : float
         Variance of a coordinate of the clean data, of which only an order of magnitude matters.
     generator : torch.Generator, optional

@@ -38,7 +38,8 @@ def noise_levels(model: DiffusionModel) -> Float[Tensor, " T"]:
     ----------
     Karras et al. (2022), *Elucidating the Design Space of Diffusion-Based Generative Models*.
     """
-    kept = model.scheduler.alphas_cumprod.double()
+    # add_noise leaves the scheduler's table on the device of its images.
+    kept = model.scheduler.alphas_cumprod.cpu().double()
     return ((1 - kept) / kept).sqrt()
 
 
@@ -62,10 +63,9 @@ def time_at(model: DiffusionModel, sigma: float) -> float:
     TypeError, ValueError
         If ``sigma`` is no number in the model's range.
     """
-    levels = noise_levels(model).log().numpy()
-    low, high = np.exp(levels[[0, -1]])
-    _checks.number_between(sigma, "sigma", float(low), float(high))
-    return float(np.interp(np.log(sigma), levels, np.arange(len(levels))))
+    levels = noise_levels(model).numpy()
+    _checks.number_between(sigma, "sigma", float(levels[0]), float(levels[-1]))
+    return float(np.interp(np.log(sigma), np.log(levels), np.arange(len(levels))))
 
 
 def as_denoiser(model: DiffusionModel) -> Denoiser:
