@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from hopfield_cl import _checks
+from hopfield_cl.data import ImageSet
 from hopfield_cl.diffusion import quality
 from hopfield_cl.diffusion.continual import (
     SETTINGS,
@@ -128,8 +129,9 @@ class Laboratory:
         self.setting = config.setting
         self.tasks: list[Task] = load_tasks(self.setting, seed=seed)
         self.sigma, _ = likeliest_sigma(self.tasks[0].seen.images)
+        self._energies: dict[tuple[float, str, int], Tensor] = {}
 
-    def part(self, name: str, compute) -> dict[str, Tensor]:
+    def part(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """A finished part of this seed; see :meth:`Workspace.part`."""
         return self.workspace.part(f"seed{self.seed}/{name}", compute)
 
@@ -152,7 +154,7 @@ class Laboratory:
             ),
         )
 
-    def model(self, name: str, train) -> DiffusionModel:
+    def model(self, name: str, train: Callable[[], DiffusionModel]) -> DiffusionModel:
         """A network that is trained once and then read."""
         weights = self.part(name, lambda: train().state_dict())
         model = DiffusionModel(self.setting.model)
@@ -198,12 +200,15 @@ class Laboratory:
 
         Under task 1 a seen sample is left out of its own density.
         """
-        stored = self.images(of_task).flatten(1)
-        points = self.probes[name].images.flatten(1)
-        own = None
-        if name == "seen" and of_task == 0:
-            own = self.chosen["seen"].to(self.device)
-        return dataset_energy(points, stored, sigma, own=own)
+        asked = (sigma, name, of_task)
+        if asked not in self._energies:  # every arm and every row of a table asks again
+            stored = self.images(of_task).flatten(1)
+            points = self.probes[name].images.flatten(1)
+            own = None
+            if name == "seen" and of_task == 0:
+                own = self.chosen["seen"].to(self.device)
+            self._energies[asked] = dataset_energy(points, stored, sigma, own=own)
+        return self._energies[asked]
 
     @cached_property
     def judge(self) -> quality.Classifier:
@@ -211,8 +216,6 @@ class Laboratory:
         seen = [task.seen for task in self.tasks]
         images = torch.cat([part.images for part in seen]).to(self.device)
         labels = torch.cat([part.labels for part in seen]).to(self.device)
-        from hopfield_cl.data import ImageSet
-
         return quality.train_classifier(
             ImageSet(images, labels, self.setting.dataset), seed=self.seed
         )
