@@ -423,3 +423,8 @@ def test_its_normal_numbers_are_normal():
     assert float(values.mean()) == pytest.approx(0, abs=4 / 200)
     assert float(values.var()) == pytest.approx(1, abs=4 * math.sqrt(2) / 200)
     assert float(values[:-1].reshape(-1, 2).prod(1).mean()) == pytest.approx(0, abs=4 / 141)
+
+
+def test_a_recorded_table_of_the_book_is_named_without_the_path_of_a_machine():
+    figure = Record(table=provenance.RESULTS / "replay_mnist.csv")
+    assert figure.data["given"] == ['provenance.RESULTS / "replay_mnist.csv"']

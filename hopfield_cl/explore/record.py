@@ -78,7 +78,11 @@ class Record(InteractiveFigure):
     ) -> None:
         data = _data(provenance.read(table or _DEFAULT), labels or {})
         if table is not None:
-            data["given"] = [f'"{Path(table).as_posix()}"']
+            # On a page the path of the machine that built it would mislead.
+            path = Path(table)
+            recorded = path.parent == provenance.RESULTS
+            shown = f'provenance.RESULTS / "{path.name}"' if recorded else f'"{path.as_posix()}"'
+            data["given"] = [shown]
         self.set_trait("data", data)
         first = {
             "step": data["steps"][-1],
