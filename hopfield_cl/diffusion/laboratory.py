@@ -245,18 +245,24 @@ class Laboratory:
 
 
 class Gallery:
-    """Small images, each kept once, in few shades: equal to the eye, a third of the bytes."""
+    """Small images, each kept once, in few shades: equal to the eye, a third of the bytes.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Height, width and, in colour, channels of the images; empty before the first.
+    """
 
     def __init__(self) -> None:
         self._numbers: dict[bytes, int] = {}
-        self._shape: tuple[int, ...] = ()
+        self.shape: tuple[int, ...] = ()
 
     def add(self, images: Float[Tensor, "E C H W"]) -> list[int]:
         """Keep images in [−1, 1]; return their numbers."""
         shades = ((images.clamp(-1, 1) + 1) / 2 * (_GREYS - 1)).round() * (255 / (_GREYS - 1))
         pixels = shades.to(torch.uint8).cpu().movedim(1, -1)
         pixels = pixels.squeeze(-1).numpy() if pixels.shape[-1] == 1 else pixels.numpy()
-        self._shape = pixels.shape[1:]
+        self.shape = pixels.shape[1:]
         return [
             self._numbers.setdefault(image.tobytes(), len(self._numbers))
             for image in np.ascontiguousarray(pixels)
@@ -264,4 +270,4 @@ class Gallery:
 
     def images(self) -> UInt8[np.ndarray, "T h w ..."]:
         """All that were kept, in the order of their numbers."""
-        return np.frombuffer(b"".join(self._numbers), np.uint8).reshape(-1, *self._shape)
+        return np.frombuffer(b"".join(self._numbers), np.uint8).reshape(-1, *self.shape)

@@ -35,6 +35,8 @@ class ForgettingConfig(RunConfig):
 
     Attributes
     ----------
+    dataset, seeds, times, probes, generated
+        As for :class:`hopfield_cl.diffusion.laboratory.RunConfig`.
     factors : tuple of float
         Noise levels at which the data set's energy is measured, as multiples of the likeliest; it
         must hold 1.

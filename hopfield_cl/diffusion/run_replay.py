@@ -43,6 +43,8 @@ class ReplayRunConfig(RunConfig):
 
     Attributes
     ----------
+    dataset, seeds, times, probes, generated
+        As for :class:`hopfield_cl.diffusion.laboratory.RunConfig`.
     budgets : tuple of float
         Budgets, as shares of the seen images of task 1, above 0 and at most 1.
     stages : tuple of float

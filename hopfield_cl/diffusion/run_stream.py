@@ -34,6 +34,8 @@ class StreamConfig(RunConfig):
 
     Attributes
     ----------
+    dataset, seeds, times, probes, generated
+        As for :class:`hopfield_cl.diffusion.laboratory.RunConfig`.
     classes_per_task : int
         Classes in each task.
     kept : float
