@@ -81,7 +81,7 @@ class Workspace:
             began = time.perf_counter()
             tensors = {key: value.detach().cpu().contiguous() for key, value in compute().items()}
             unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-            save_file(tensors, unfinished, {"seconds": f"{time.perf_counter() - began:.3f}"})
+            save_file(tensors, unfinished, {"seconds": f"{time.perf_counter() - began:.6f}"})
             os.replace(unfinished, path)
         with safe_open(path, framework="pt") as file:
             self._seconds += float(file.metadata()["seconds"])
