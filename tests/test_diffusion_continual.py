@@ -19,7 +19,7 @@ from hopfield_cl.diffusion.continual import (
 )
 from hopfield_cl.diffusion.energies import dataset_energy
 from hopfield_cl.diffusion.models import ModelConfig, new_model
-from hopfield_cl.diffusion.training import TrainingConfig
+from hopfield_cl.diffusion.steps import TrainingConfig
 
 TINY = Setting(
     dataset="digits",

@@ -11,7 +11,7 @@ from hopfield_cl.diffusion.models import ModelConfig
 from hopfield_cl.diffusion.run_forgetting import ForgettingConfig, forgetting_run
 from hopfield_cl.diffusion.run_replay import ReplayRunConfig, ddpm_replay_run
 from hopfield_cl.diffusion.run_stream import StreamConfig, stream_run
-from hopfield_cl.diffusion.training import TrainingConfig
+from hopfield_cl.diffusion.steps import TrainingConfig
 
 TINY = Setting(
     dataset="digits",

@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import mse_loss
 
-from hopfield_cl.diffusion import training
+from hopfield_cl.diffusion import steps
 from hopfield_cl.diffusion.models import DiffusionModel, ModelConfig, new_model
-from hopfield_cl.diffusion.training import TrainingConfig, train
+from hopfield_cl.diffusion.steps import TrainingConfig
+from hopfield_cl.diffusion.training import train
 
 SMALL = ModelConfig(image_size=8, patch=2, widths=(8, 16), groups=4)
 SHORT = TrainingConfig(steps=12, batch_size=8, checkpoint_every=4, decay=0.5, seed=5)
@@ -116,7 +117,7 @@ def test_the_average_is_an_exponential_one_that_starts_with_the_first_step():
 
 def test_the_rate_rises_over_the_warmup_and_falls_to_nothing_over_the_last_share():
     config = TrainingConfig(steps=100, learning_rate=1.0, warmup=10, decay=0.4)
-    rates = [training._learning_rate(config, step) for step in range(100)]
+    rates = [steps._learning_rate(config, step) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
     assert rates[10:60] == [1.0] * 50
     assert rates[60:] == pytest.approx([k / 40 for k in range(40, 0, -1)])
@@ -257,7 +258,7 @@ def test_a_finished_training_returns_its_record_at_once(tmp_path):
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
     path = tmp_path / "state.safetensors"
     with monkeypatch.context() as patch:
-        calls, write = [], training.save_file
+        calls, write = [], steps.save_file
 
         def full(tensors, file, metadata):
             calls.append(file)
@@ -266,7 +267,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, mon
                 raise OSError("no space left on device")
             write(tensors, file, metadata)
 
-        patch.setattr(training, "save_file", full)
+        patch.setattr(steps, "save_file", full)
         with pytest.raises(OSError, match="no space left"):
             train(fresh(), pictures(), SHORT, checkpoint=path)
     assert len(load_file(path)["losses"]) == 4

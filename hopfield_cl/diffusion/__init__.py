@@ -10,8 +10,10 @@ The rooms inside, from the ground floor up:
     Three energies of a sample: of the data set, of the probability flow, of the denoising error.
 ``sampling``
     DDIM: generation, and reconstruction after noise.
+``steps``
+    Gradient steps on any loss, on one device or many, that resume where they were killed.
 ``training``
-    The training loop, on one device or many, that resumes where it was killed.
+    How a diffusion model is trained by them, and what each step draws.
 ``checkpoints``
     Trained models in a folder, without pickle, each file with its hash.
 ``regularise``

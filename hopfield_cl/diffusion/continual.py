@@ -22,7 +22,8 @@ from hopfield_cl.data import ImageSet
 from hopfield_cl.diffusion.energies import dataset_energy
 from hopfield_cl.diffusion.models import DiffusionModel, ModelConfig, new_model
 from hopfield_cl.diffusion.sampling import reconstruction_error
-from hopfield_cl.diffusion.training import TrainingConfig, train
+from hopfield_cl.diffusion.steps import TrainingConfig
+from hopfield_cl.diffusion.training import train
 from hopfield_cl.replay import greedy_order, replay_log_odds, select_replay
 
 STRATEGIES = ("greedy", "highest", "stratified", "random", "lowest")
