@@ -30,6 +30,8 @@ The package is a small house; imports go upwards only.
     Interactive figures and panels that also work on a page without a kernel.
 ``diffusion``
     Diffusion models that forget: networks, training, energies, reconstruction, replay.
+``stable``
+    Stable Diffusion, small and full-size: pipelines, latents, prompts, fine-tuning, replay.
 ``cifar``, ``scenes``
     Readers and makers of image sets that ``data`` loads.
 ``experiments``, ``learned_forgetting``, ``cli``

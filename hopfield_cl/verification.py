@@ -14,6 +14,7 @@ from hopfield_cl.diffusion.laboratory import Laboratory
 from hopfield_cl.diffusion.run_forgetting import ForgettingConfig
 from hopfield_cl.diffusion.workspace import Workspace
 from hopfield_cl.experiments import ReplayConfig, replay_run
+from hopfield_cl.stable.pipelines import verify_pipeline
 
 _WITHOUT_CHANCE = ("greedy", "highest", "lowest")
 # Of numbers computed again, relative and absolute: more than another machine makes of them.
@@ -21,6 +22,7 @@ _TOLERANCE = 1e-4
 # A network's arithmetic in float32 differs between machines.
 _TOLERANCE_OF_A_NETWORK = 1e-2
 _SAMPLES = 8
+_OF_A_PIPELINE = "vae"
 
 
 def verify_all(folder: str | Path, checkpoints: str | Path) -> Iterator[str]:
@@ -52,7 +54,8 @@ def verify_all(folder: str | Path, checkpoints: str | Path) -> Iterator[str]:
         provenance.verify(table)
         yield f"{table}: as it was recorded"
     for model in sorted(path for path in checkpoints.glob("*") if path.is_dir()):
-        verify_model(model)
+        check = verify_pipeline if (model / _OF_A_PIPELINE).is_dir() else verify_model
+        check(model)
         yield f"{model}: as it was saved"
     for table, recompute in RECOMPUTE.items():
         if (folder / table).is_file():

@@ -365,7 +365,7 @@ def test_a_name_that_is_no_string_is_refused():
         data.load(3)
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist"])
+@pytest.mark.parametrize("name", ["digits", "mnist", "scenes"])
 def test_a_folder_for_images_that_come_with_a_package_is_refused(name):
     with pytest.raises(ValueError, match=rf"^root must not be given for '{name}'"):
         data.load(name, root="images")

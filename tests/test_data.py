@@ -5,6 +5,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from hopfield_cl.data import ImageSet, hold_out, load, padded, split_tasks
+from hopfield_cl.scenes import FACTORS, scenes
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,13 @@ def test_pixels_reach_from_minus_one_to_one(name):
     assert dataset.images[:, 0, 0, 0].max().item() < 1  # the background is dark, the strokes bright
 
 
-@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_scenes_are_5000_in_colour_labelled_by_shape():
+    drawn, known = load("scenes"), scenes(5000, seed=0, size=32)
+    assert torch.equal(drawn.images, known.images)
+    assert torch.equal(drawn.labels, known.factors[:, list(FACTORS).index("shape")])
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist", "scenes"])
 def test_an_image_set_has_its_documented_types_name_and_length(name):
     dataset = load(name)
     assert dataset.images.dtype == torch.float32

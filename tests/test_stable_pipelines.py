@@ -1,0 +1,242 @@
+import json
+import re
+import shutil
+from itertools import chain
+
+import pytest
+import torch
+from diffusers import PNDMScheduler, StableDiffusionPipeline
+from safetensors.torch import load_file
+
+from hopfield_cl.scenes import FACTORS, scenes
+from hopfield_cl.stable import pipelines
+from hopfield_cl.stable.pipelines import (
+    PipelineConfig,
+    check_pipeline,
+    latent_shape,
+    load_pipeline,
+    new_pipeline,
+    new_tokenizer,
+    save_pipeline,
+    verify_pipeline,
+)
+
+TINY = PipelineConfig(
+    image_size=16,
+    autoencoder_widths=(8, 16),
+    unet_widths=(8, 16),
+    heads=2,
+    groups=4,
+    text_width=8,
+    text_layers=1,
+    text_heads=2,
+)
+PARTS = ("vae", "text_encoder", "unet")
+
+
+def weights(pipeline):
+    return {
+        f"{part}.{name}": value
+        for part in PARTS
+        for name, value in getattr(pipeline, part).state_dict().items()
+    }
+
+
+def same(first, second):
+    one, other = weights(first), weights(second)
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return new_pipeline(TINY, seed=0)
+
+
+@pytest.fixture
+def folder(pipeline, tmp_path):
+    save_pipeline(tmp_path / "saved", pipeline, training={"steps": 3})
+    return tmp_path / "saved"
+
+
+# Building
+
+
+def test_the_seed_determines_the_weights_and_leaves_the_default_generator_alone(pipeline):
+    before = torch.get_rng_state()
+    assert same(pipeline, new_pipeline(TINY, seed=0))
+    assert not same(pipeline, new_pipeline(TINY, seed=1))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_the_small_pipeline_is_below_fifteen_mebibytes():
+    small = new_pipeline(PipelineConfig(), seed=0)
+    numbers = sum(value.numel() for value in weights(small).values())
+    assert 4 * numbers < 14.5 * 2**20
+    assert latent_shape(small) == (4, 16, 16) == PipelineConfig().latent_shape
+
+
+def test_each_word_of_a_caption_is_one_token_and_no_word_is_unknown():
+    tokenizer = new_tokenizer(24)
+    for word in [*" ".join(chain(*FACTORS.values())).split(), "a", "an", "on", "background", ","]:
+        assert tokenizer.tokenize(word) == [f"{word}</w>"]
+    assert tokenizer.decode(tokenizer("zebrás!", add_special_tokens=False).input_ids) == "zebrás !"
+    longest = max(len(tokenizer(caption).input_ids) for caption in scenes(300, seed=0).captions)
+    assert longest <= 24
+
+
+def test_the_tokenizer_is_the_same_each_time():
+    assert new_tokenizer(24).get_vocab() == new_tokenizer(24).get_vocab()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"image_size": 20}, ValueError, "image_size must be a multiple of 16"),
+        ({"image_size": 0}, ValueError, "image_size must be at least 1"),
+        ({"unet_widths": (64, 100)}, ValueError, "unet_widths must be multiples of groups, 8"),
+        ({"unet_widths": [64, 112]}, TypeError, "unet_widths must be a tuple"),
+        ({"unet_widths": (64,)}, ValueError, "at least two widths"),
+        ({"heads": 3}, ValueError, "heads must divide"),
+        ({"text_layers": 1.5}, TypeError, "text_layers must be an integer"),
+    ],
+)
+def test_a_configuration_that_cannot_be_built_is_refused(change, error, said):
+    with pytest.raises(error, match=said):
+        PipelineConfig(**change)
+
+
+def test_a_vocabulary_smaller_than_the_tokenizer_is_refused():
+    with pytest.raises(ValueError, match="vocabulary must be at least"):
+        new_pipeline(PipelineConfig(vocabulary=10), seed=0)
+
+
+# Saving and reading
+
+
+def test_anyone_can_read_what_is_saved(pipeline, folder):
+    read = StableDiffusionPipeline.from_pretrained(folder)
+    assert same(read, pipeline)
+    caption = "a small red star on a striped grey background, top left"
+    assert read.tokenizer(caption).input_ids == pipeline.tokenizer(caption).input_ids
+    assert read.tokenizer.model_max_length == TINY.text_length
+    assert not [path for path in folder.rglob("*") if path.suffix in (".bin", ".pt", ".ckpt")]
+
+
+def test_the_package_reads_what_it_saved_and_says_how_it_was_trained(pipeline, folder):
+    assert same(load_pipeline(folder), pipeline)
+    assert verify_pipeline(folder) == {"steps": 3}
+
+
+def test_a_saved_pipeline_is_replaced_but_no_other_folder_is(pipeline, folder, tmp_path):
+    save_pipeline(folder, pipeline, training={"steps": 4})
+    assert verify_pipeline(folder) == {"steps": 4}
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"hopfield_cl\.json is missing"):
+        save_pipeline(tmp_path, pipeline, training={})
+
+
+def test_weights_can_be_read_in_half_precision(folder):
+    assert load_pipeline(folder, dtype=torch.bfloat16).unet.dtype == torch.bfloat16
+
+
+def test_a_pipeline_of_others_is_read_and_sampled_by_ddim(pipeline, tmp_path):
+    others = StableDiffusionPipeline(
+        **{
+            **pipeline.components,
+            "scheduler": PNDMScheduler.from_config(pipeline.scheduler.config),
+        },
+        requires_safety_checker=False,
+    )
+    others.save_pretrained(tmp_path / "others")
+    read = load_pipeline(tmp_path / "others")
+    assert same(read, pipeline)
+    assert type(read.scheduler).__name__ == "DDIMScheduler"
+    assert torch.equal(read.scheduler.alphas_cumprod, pipeline.scheduler.alphas_cumprod)
+
+
+@pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model.safetensors", "vae/config.json"])
+def test_an_altered_or_missing_file_is_refused(folder, name):
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="is altered or cut short"):
+        load_pipeline(folder)
+    path.unlink()
+    with pytest.raises(ValueError, match=f"{re.escape(name)} is missing"):
+        load_pipeline(folder)
+
+
+def test_a_list_of_files_that_leads_out_of_the_folder_is_refused(folder):
+    manifest = json.loads((folder / "hopfield_cl.json").read_text())
+    manifest["files"]["../outside"] = "0" * 64
+    (folder / "hopfield_cl.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="outside is missing"):
+        load_pipeline(folder)
+
+
+def test_a_file_that_was_not_saved_is_refused(folder):
+    (folder / "unet" / "more.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"unet/more\.pt is not part of it"):
+        load_pipeline(folder)
+
+
+@pytest.mark.parametrize("ending", ["bin", "ckpt", "pt"])
+def test_weights_in_pickle_are_refused_unread(folder, ending):
+    (folder / "hopfield_cl.json").unlink()
+    weights_file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights_file), weights_file.with_suffix(f".{ending}"))
+    load_pipeline(folder)  # beside safetensors a pickle is not read
+    weights_file.unlink()
+    with pytest.raises(ValueError, match=rf"as diffusion_pytorch_model\.{ending} only, a pickle"):
+        load_pipeline(folder)
+
+
+def test_what_is_no_pipeline_is_refused(folder, tmp_path):
+    (folder / "hopfield_cl.json").unlink()
+    shutil.rmtree(folder / "vae")
+    with pytest.raises(ValueError, match="must hold weights of vae"):
+        load_pipeline(folder)
+    index = folder / "model_index.json"
+    index.write_text(index.read_text().replace("StableDiffusionPipeline", "OtherPipeline"))
+    with pytest.raises(ValueError, match="names 'OtherPipeline'"):
+        load_pipeline(folder)
+    index.write_text("{")
+    with pytest.raises(ValueError, match="must name a kind of pipeline"):
+        load_pipeline(folder)
+    with pytest.raises(ValueError, match=r"model_index\.json is missing"):
+        load_pipeline(tmp_path)
+    with pytest.raises(ValueError, match="there is no"):
+        load_pipeline(tmp_path / "nowhere")
+    with pytest.raises(TypeError, match="name_or_path must be a name or a path"):
+        load_pipeline(5)
+
+
+def test_without_the_hub_one_sentence_says_what_to_download_and_where_to_put_it(
+    monkeypatch, tmp_path
+):
+    def unreachable(*_, local_files_only, **__):
+        if local_files_only:
+            raise pipelines.LocalEntryNotFoundError("not in the cache")
+        raise OSError("no connection")
+
+    monkeypatch.setattr(StableDiffusionPipeline, "from_pretrained", unreachable)
+    with pytest.raises(ConnectionError) as caught:
+        load_pipeline("stable-diffusion-v1-5/stable-diffusion-v1-5")
+    said = str(caught.value)
+    assert "https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5" in said
+    assert "safetensors" in said
+    assert "give its path instead" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "said"),
+    [
+        ("unet", "in_channels", 9, "takes 9"),
+        ("scheduler", "prediction_type", "v_prediction", "predicts 'v_prediction'"),
+    ],
+)
+def test_a_pipeline_that_is_no_stable_diffusion_1_is_refused(part, name, value, said):
+    other = new_pipeline(TINY, seed=0)
+    getattr(other, part).register_to_config(**{name: value})
+    with pytest.raises(ValueError, match=said):
+        check_pipeline(other)
