@@ -156,6 +156,35 @@ class Recording:
         )
 
 
+class Gallery:
+    """Small images, each kept once, in few shades: equal to the eye, a third of the bytes.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Height, width and, in colour, channels of the images; empty before the first.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: dict[bytes, int] = {}
+        self.shape: tuple[int, ...] = ()
+
+    def add(self, images: Float[Tensor, "E C H W"]) -> list[int]:
+        """Keep images in [−1, 1]; return their numbers."""
+        shades = ((images.clamp(-1, 1) + 1) / 2 * (_GREYS - 1)).round() * (255 / (_GREYS - 1))
+        pixels = shades.to(torch.uint8).cpu().movedim(1, -1)
+        pixels = pixels.squeeze(-1).numpy() if pixels.shape[-1] == 1 else pixels.numpy()
+        self.shape = pixels.shape[1:]
+        return [
+            self._numbers.setdefault(image.tobytes(), len(self._numbers))
+            for image in np.ascontiguousarray(pixels)
+        ]
+
+    def images(self) -> UInt8[np.ndarray, "T h w ..."]:
+        """All that were kept, in the order of their numbers."""
+        return np.frombuffer(b"".join(self._numbers), np.uint8).reshape(-1, *self.shape)
+
+
 def replay_run(
     config: ReplayConfig = ReplayConfig(), *, device: str | torch.device = "cpu"
 ) -> Recording:
@@ -196,11 +225,11 @@ def replay_run(
     cells = len(config.seeds) * len(config.steps) * (len(STRATEGIES) * len(config.budgets))
     with tqdm(total=cells, desc="replay", unit="cell") as bar:
         runs = [_one_seed(setting, seed, bar) for seed in config.seeds]
-    gallery = _Gallery(setting)
+    gallery = Gallery()
     constant = {
-        "the image": gallery.add(setting.old[setting.examples]),
-        "half of it hidden": gallery.add(runs[0].hidden),
-        "retrieved by the old network": gallery.add(runs[0].before),
+        "the image": gallery.add(setting.pictures(setting.old[setting.examples])),
+        "half of it hidden": gallery.add(setting.pictures(runs[0].hidden)),
+        "retrieved by the old network": gallery.add(setting.pictures(runs[0].before)),
     }
     rows = []
     for cell in runs[0].measured:
@@ -211,7 +240,9 @@ def replay_run(
             _MEASURES, estimate.value.tolist(), estimate.standard_error.tolist(), strict=True
         ):
             row |= {name: round(value, _DIGITS), f"{name}_error": round(error, _DIGITS)}
-        row["images"] = " ".join(str(number) for number in gallery.add(runs[0].shown[cell]))
+        row["images"] = " ".join(
+            str(number) for number in gallery.add(setting.pictures(runs[0].shown[cell]))
+        )
         rows.append(row)
     kept = intervals.mean(torch.stack([run.kept for run in runs]))
     energies = setting.energies[setting.examples].tolist()
@@ -283,6 +314,11 @@ class _Setting:
             lengths=(pixels[0] - center).norm(dim=1),
             shape=images.images.shape[-2:],
         )
+
+    def pictures(self, points: Float[Tensor, "E d"]) -> Float[Tensor, "E 1 h w"]:
+        """The examples' images at points on the sphere."""
+        flat = self.center + self.lengths[self.examples][:, None] * points
+        return flat.unflatten(1, (1, *self.shape))
 
     def settle(self, starts: Tensor, memories: Tensor) -> Tensor:
         found = fixed_points(starts, memories, self.config.beta, tol=_TOL, max_steps=_MAX_STEPS)
@@ -359,27 +395,3 @@ def _one_seed(setting: _Setting, seed: int, bar: tqdm) -> _Seed:
 def _gains(log_odds: Float[Tensor, "S K"], beta: float) -> Float[Tensor, " K"]:
     """What a set of memories takes off each target's energy: β⁻¹ log(1 + Σ_r a_rk)."""
     return softplus(log_odds.logsumexp(0), threshold=40.0) / beta
-
-
-class _Gallery:
-    """Small images of points, each kept once."""
-
-    def __init__(self, setting: _Setting) -> None:
-        self._setting = setting
-        self._numbers: dict[bytes, int] = {}
-
-    def add(self, points: Float[Tensor, "E d"]) -> list[int]:
-        """Numbers of the examples' images at these points."""
-        setting = self._setting
-        lengths = setting.lengths[setting.examples][:, None]
-        pixels = (setting.center + lengths * points).clamp(-1, 1)
-        # Few greys: equal to the eye, a third of the bytes.
-        greys = ((pixels + 1) / 2 * (_GREYS - 1)).round() * (255 / (_GREYS - 1))
-        return [
-            self._numbers.setdefault(image.tobytes(), len(self._numbers))
-            for image in greys.to(torch.uint8).cpu().numpy()
-        ]
-
-    def images(self) -> UInt8[np.ndarray, "T h w"]:
-        flat = np.frombuffer(b"".join(self._numbers), np.uint8)
-        return flat.reshape(-1, *self._setting.shape)

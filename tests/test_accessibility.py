@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import browser
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 from site_files import pages
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
 GRAVE = {"serious", "critical"}
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    executable = browser.find()
-    if executable is None:
-        pytest.skip(browser.MISSING)  # tests/browser.py has failed before, where CI=true
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield started
-        started.close()
 
 
 def grave_violations(chromium: Browser, url: str, scheme: str) -> list[str]:

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import browser
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from site_files import pages
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
 CHAPTERS = [page for page in pages() if page.parent.name.startswith("part")]
 
 
 def name(path) -> str:
     return path.stem
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    executable = browser.find()
-    if executable is None:
-        pytest.skip(browser.MISSING)  # tests/browser.py has failed before, where CI=true
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield started
-        started.close()
 
 
 def open_page(chromium: Browser, path, width: int) -> tuple[Page, list[str]]:

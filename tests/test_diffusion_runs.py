@@ -189,17 +189,6 @@ def test_a_time_that_sampling_does_not_visit_is_refused(work):
         forgetting_run(ForgettingConfig(**SMALL, times=(600,)), work=work)
 
 
-def test_pictures_are_kept_once_and_in_few_shades():
-    gallery = laboratory.Gallery()
-    image = torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)
-    assert gallery.add(torch.cat([image, -image, image])) == [0, 1, 0]
-    assert gallery.images().shape == (2, 8, 8)
-    assert len(set(gallery.images()[0].flatten().tolist())) == 16
-    colour = laboratory.Gallery()
-    colour.add(image.expand(1, 3, 8, 8))
-    assert colour.images().shape == (1, 8, 8, 3)
-
-
 def test_run_replay_lists_its_measures_in_the_order_of_its_gains():
     assert run_replay._MEASURES[0] == "mitigated"
     assert len(run_replay._MEASURES) == 6

@@ -8,7 +8,7 @@ import torch
 
 from hopfield_cl import data, provenance, replay
 from hopfield_cl.energy import energy, fixed_points
-from hopfield_cl.experiments import STRATEGIES, ReplayConfig, replay_run
+from hopfield_cl.experiments import STRATEGIES, Gallery, ReplayConfig, replay_run
 from hopfield_cl.memories import on_sphere
 
 TINY = ReplayConfig(
@@ -201,3 +201,14 @@ def test_what_the_images_cannot_give_is_refused(changes, match):
 def test_a_configuration_does_not_change():
     with pytest.raises(FrozenInstanceError):
         TINY.beta = 1.0
+
+
+def test_pictures_are_kept_once_and_in_few_shades():
+    gallery = Gallery()
+    image = torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)
+    assert gallery.add(torch.cat([image, -image, image])) == [0, 1, 0]
+    assert gallery.images().shape == (2, 8, 8)
+    assert len(set(gallery.images()[0].flatten().tolist())) == 16
+    colour = Gallery()
+    colour.add(image.expand(1, 3, 8, 8))
+    assert colour.images().shape == (1, 8, 8, 3)

@@ -11,16 +11,14 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
-import browser
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from hopfield_cl import provenance
 from hopfield_cl.explore import Budget, Cooling, Landscape, Outlier, Record
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
 FIGURES = [Landscape, Outlier, Budget, Cooling, Record]
 # Relative, but for numbers that pass through zero: those are compared with this size.
 RELATIVE, SMALLEST = 1e-9, 1e-3
@@ -28,17 +26,6 @@ RESULTS = Path(__file__).parent.parent / "results"
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
 <title>Figures</title><body style="margin:16px">{}</body></html>"""
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    executable = browser.find()
-    if executable is None:
-        pytest.skip(browser.MISSING)  # tests/browser.py has failed before, where CI=true
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield started
-        started.close()
 
 
 class Reader:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from hopfield_cl import _checks
@@ -29,7 +28,6 @@ from hopfield_cl.diffusion.models import DiffusionModel
 from hopfield_cl.diffusion.sampling import generate
 from hopfield_cl.diffusion.workspace import Workspace
 
-_GREYS = 16
 # Different parts of one seed's randomness must not repeat each other.
 _STREAMS = {"probe": 1, "noise": 2, "generate": 3, "choose": 4, "energy": 5, "fisher": 6}
 
@@ -242,32 +240,3 @@ class Laboratory:
         precision, recall = quality.precision_recall(real_features, features)
         distance = quality.kernel_distance(real_features, features).value
         return Judged(shares, *(torch.as_tensor(x).cpu() for x in (precision, recall, distance)))
-
-
-class Gallery:
-    """Small images, each kept once, in few shades: equal to the eye, a third of the bytes.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Height, width and, in colour, channels of the images; empty before the first.
-    """
-
-    def __init__(self) -> None:
-        self._numbers: dict[bytes, int] = {}
-        self.shape: tuple[int, ...] = ()
-
-    def add(self, images: Float[Tensor, "E C H W"]) -> list[int]:
-        """Keep images in [−1, 1]; return their numbers."""
-        shades = ((images.clamp(-1, 1) + 1) / 2 * (_GREYS - 1)).round() * (255 / (_GREYS - 1))
-        pixels = shades.to(torch.uint8).cpu().movedim(1, -1)
-        pixels = pixels.squeeze(-1).numpy() if pixels.shape[-1] == 1 else pixels.numpy()
-        self.shape = pixels.shape[1:]
-        return [
-            self._numbers.setdefault(image.tobytes(), len(self._numbers))
-            for image in np.ascontiguousarray(pixels)
-        ]
-
-    def images(self) -> UInt8[np.ndarray, "T h w ..."]:
-        """All that were kept, in the order of their numbers."""
-        return np.frombuffer(b"".join(self._numbers), np.uint8).reshape(-1, *self.shape)

@@ -14,13 +14,13 @@ from hopfield_cl import _checks
 from hopfield_cl.diffusion.checkpoints import save_model
 from hopfield_cl.diffusion.continual import learn_next
 from hopfield_cl.diffusion.energies import denoising_energy, flow_energy
-from hopfield_cl.diffusion.laboratory import Gallery, Laboratory, RunConfig
+from hopfield_cl.diffusion.laboratory import Laboratory, RunConfig
 from hopfield_cl.diffusion.models import DiffusionModel
 from hopfield_cl.diffusion.noise import as_denoiser
 from hopfield_cl.diffusion.quality import accuracy
 from hopfield_cl.diffusion.sampling import reconstruct
 from hopfield_cl.diffusion.workspace import Workspace
-from hopfield_cl.experiments import Recording
+from hopfield_cl.experiments import Gallery, Recording
 
 _SIGNIFICANT = 6  # figures in the table
 _LARGEST_SIGMA = 80.0  # where the data are all but noise

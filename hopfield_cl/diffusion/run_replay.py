@@ -13,12 +13,12 @@ from tqdm.auto import tqdm
 
 from hopfield_cl import _checks, intervals
 from hopfield_cl.diffusion.continual import STRATEGIES, choose, learn_next, replay_pool
-from hopfield_cl.diffusion.laboratory import Gallery, Laboratory, RunConfig
+from hopfield_cl.diffusion.laboratory import Laboratory, RunConfig
 from hopfield_cl.diffusion.models import DiffusionModel
 from hopfield_cl.diffusion.regularise import elastic_penalty, fisher_information
 from hopfield_cl.diffusion.sampling import generate, reconstruct
 from hopfield_cl.diffusion.workspace import Workspace
-from hopfield_cl.experiments import Recording
+from hopfield_cl.experiments import Gallery, Recording
 
 _DIGITS = 6  # decimals in the tables
 _GROUPS = 5  # fifths of the samples, by energy

@@ -18,11 +18,11 @@ from hopfield_cl.diffusion.continual import (
     learn_next,
     replay_pool,
 )
-from hopfield_cl.diffusion.laboratory import Gallery, Laboratory, RunConfig
+from hopfield_cl.diffusion.laboratory import Laboratory, RunConfig
 from hopfield_cl.diffusion.models import DiffusionModel
 from hopfield_cl.diffusion.sampling import generate
 from hopfield_cl.diffusion.workspace import Workspace
-from hopfield_cl.experiments import Recording
+from hopfield_cl.experiments import Gallery, Recording
 
 _DIGITS = 6  # decimals in the table
 _STRATEGIES = ("none", "random", "highest", "joint")

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from hopfield_cl.diffusion.laboratory import Gallery
-from hopfield_cl.experiments import Recording
+from hopfield_cl.experiments import Gallery, Recording
 from hopfield_cl.stable.laboratory import PromptLaboratory, PromptRunConfig, small, workspace_of
 from hopfield_cl.stable.pipelines import load_pipeline
 from hopfield_cl.stable.tasks import SOURCES

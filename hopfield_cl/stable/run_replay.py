@@ -11,9 +11,8 @@ from tqdm.auto import tqdm
 
 from hopfield_cl import _checks, intervals
 from hopfield_cl.diffusion.continual import choose
-from hopfield_cl.diffusion.laboratory import Gallery
 from hopfield_cl.diffusion.workspace import Workspace
-from hopfield_cl.experiments import Recording
+from hopfield_cl.experiments import Gallery, Recording
 from hopfield_cl.replay import select_replay
 from hopfield_cl.stable.laboratory import (
     PromptLaboratory,

@@ -12,9 +12,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from hopfield_cl import _checks
-from hopfield_cl.diffusion.laboratory import Gallery
 from hopfield_cl.diffusion.steps import TrainingConfig, fingerprint
-from hopfield_cl.experiments import Recording
+from hopfield_cl.experiments import Gallery, Recording
 from hopfield_cl.scenes import FACTORS, Judge, SceneSet, scenes, train_judge
 from hopfield_cl.scenes import decode as shown_factors
 from hopfield_cl.stable.latents import decode, encode, generate
