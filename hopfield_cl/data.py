@@ -83,7 +83,7 @@ def load(name: str, *, root: str | Path | None = None) -> ImageSet:
     if name == "cifar10":
         return _image_set(*cifar.read_training(root), brightest=255.0, name=name)
     if root is not None:
-        raise ValueError(f"root must not be given for {name!r}, which comes with a package.")
+        raise ValueError(f"root must not be given for {name!r}, which is not read from a folder.")
     return _SHIPPED[name]()
 
 

@@ -355,7 +355,7 @@ def test_vectors_too_far_from_the_center_for_their_dtype_are_refused():
 
 
 def test_an_unknown_image_set_is_refused_with_the_known_ones():
-    known = "'digits', 'mnist', 'cifar10'"
+    known = "'digits', 'mnist', 'scenes', 'cifar10'"
     with pytest.raises(ValueError, match=rf"^name must be one of {known}, but is 'cats'"):
         data.load("cats")
 
