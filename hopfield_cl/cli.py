@@ -26,7 +26,7 @@ from hopfield_cl.diffusion.run_stream import StreamConfig, stream_run
 from hopfield_cl.experiments import Recording, ReplayConfig, replay_run
 from hopfield_cl.learned_forgetting import LearnedForgettingConfig, learned_forgetting_run
 from hopfield_cl.stable.laboratory import PromptRunConfig
-from hopfield_cl.stable.pipelines import check_source
+from hopfield_cl.stable.pipelines import PipelineError
 from hopfield_cl.stable.run_forgetting import prompt_forgetting_run
 from hopfield_cl.stable.run_replay import PromptReplayConfig, prompt_replay_run
 from hopfield_cl.stable.run_small import SmallConfig, small_run
@@ -178,14 +178,9 @@ def _run(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:
             continue
         if not isinstance(config, PromptRunConfig):
             parser.error(f"--{option} of {asked.name} must be left out, but is {value!r}.")
-        if value != getattr(config, option):
-            stem = f"{stem}_{_NO_NAME.sub('_', Path(value).name)}"
+        if _place(value) != _place(getattr(config, option)):
+            stem = f"{stem}_{_stem_of(value)}"
         config = _with(parser, config, **{option: value})
-    if isinstance(config, PromptRunConfig):
-        try:
-            check_source(config.model)
-        except ValueError as problem:
-            parser.error(f"--model: {problem}")
     table = asked.out / f"{stem}.csv"
     began = time.perf_counter()
     folders = {name: getattr(asked, name) for name in known.folders}
@@ -193,8 +188,20 @@ def _run(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:
         recording = known.run(config, device=asked.device, **folders)
     except (FileNotFoundError, ConnectionError) as problem:  # no images here, and none to be had
         parser.error(str(problem))
+    except PipelineError as problem:
+        parser.error(f"--model: {problem}")
     recording.save(table, seconds=time.perf_counter() - began)
     print(f"Wrote {table}, and beside it its provenance and its images.")
+
+
+def _place(value: str) -> str | Path:
+    """What an option means: a folder, however it is written, or a word."""
+    return Path(value).resolve() if Path(value).is_dir() else value
+
+
+def _stem_of(value: str) -> str:
+    """Part of a file's name: of a folder its last name, of a name on the hub all of it."""
+    return _NO_NAME.sub("_", Path(value).name if Path(value).is_dir() else value)
 
 
 def _with(parser: argparse.ArgumentParser, config: object, **changes: object) -> Any:

@@ -12,6 +12,7 @@ from test_stable_pipelines import TINY, same, weights
 
 from hopfield_cl.diffusion.steps import TrainingConfig
 from hopfield_cl.scenes import scenes
+from hopfield_cl.stable import pretraining
 from hopfield_cl.stable.finetuning import (
     Adaptation,
     Captioned,
@@ -155,6 +156,42 @@ def test_half_precision_trains_an_adapter_beside_halved_weights(pipeline, learne
     pipeline.unet.unload_lora()
     with pytest.raises(TypeError, match="must be in float32 where it is trained"):
         fine_tune(pipeline, learned, config)
+
+
+def test_halved_weights_see_the_noise_levels_of_full_precision(pipeline, learned, monkeypatch):
+    seen = []
+    draw = pipeline.scheduler.add_noise
+    monkeypatch.setattr(
+        pipeline.scheduler,
+        "add_noise",
+        lambda *given: seen.append(given[0].dtype) or draw(*given),
+    )
+    pipeline.to(torch.bfloat16)
+    half = Captioned(learned.latents.bfloat16(), learned.captions)
+    config = TrainingConfig(steps=1, batch_size=2, precision="bf16")
+    fine_tune(pipeline, half, config, adaptation=Adaptation(method="lora"))
+    assert seen == [torch.float32]
+
+
+def test_an_adapter_of_another_rank_is_not_trained_unasked(pipeline, learned):
+    fine_tune(pipeline, learned, CONFIG, adaptation=Adaptation(method="lora", rank=4))
+    with pytest.raises(ValueError, match="rank must be 4, that of the adapter that is attached"):
+        fine_tune(pipeline, learned, CONFIG, adaptation=Adaptation(method="lora", rank=2))
+
+
+def test_an_adapter_does_not_go_on_beside_other_weights(pipeline, learned, tmp_path):
+    how = {"adaptation": Adaptation(method="lora"), "checkpoint": tmp_path / "state.safetensors"}
+    fine_tune(pipeline, learned, CONFIG, **how)
+    with pytest.raises(ValueError, match="checkpoint must belong to this training"):
+        fine_tune(new_pipeline(TINY, seed=7), learned, CONFIG, **how)
+
+
+def test_an_autoencoder_under_another_loss_does_not_go_on(pipeline, tmp_path, monkeypatch):
+    path = tmp_path / "state.safetensors"
+    train_autoencoder(pipeline, CONFIG, checkpoint=path)
+    monkeypatch.setattr(pretraining, "_COLOUR_WEIGHT", 1.0)
+    with pytest.raises(ValueError, match="checkpoint must belong to this training"):
+        train_autoencoder(pipeline, CONFIG, checkpoint=path)
 
 
 @pytest.mark.parametrize(

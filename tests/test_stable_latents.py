@@ -63,6 +63,11 @@ def knowing(pipeline, images):
     return made, clean
 
 
+def halved():
+    made = new_pipeline(TINY, seed=0)
+    return made.to(torch.bfloat16)
+
+
 # Images and latents
 
 
@@ -123,6 +128,20 @@ def test_a_network_that_knows_the_latent_brings_it_back_from_any_time(knowing, n
     for time in (39, 519, 999):
         found = reconstruct(pipeline, clean, ["a star"], time, noise=noise[:1])
         torch.testing.assert_close(found, clean, atol=2e-4, rtol=0)
+
+
+def test_a_halved_network_undoes_noise_at_the_levels_of_full_precision(images, noise):
+    made = halved()
+    latents = encode(made, images)
+    kept = made.scheduler.alphas_cumprod
+    seen = []
+    hook = made.unet.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    found = reconstruct(made, latents, PROMPTS, 199, noise=noise, steps=5)
+    hook.remove()
+    assert found.dtype == torch.float32
+    assert found.isfinite().all()
+    expected = kept[199].sqrt() * latents.float() + (1 - kept[199]).sqrt() * noise
+    torch.testing.assert_close(seen[0], expected.bfloat16())
 
 
 def test_the_error_is_that_of_the_reconstruction_at_each_time(pipeline, images, noise):

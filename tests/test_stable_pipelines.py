@@ -1,3 +1,4 @@
+import copy
 import json
 import re
 import shutil
@@ -12,7 +13,10 @@ from hopfield_cl.scenes import FACTORS, scenes
 from hopfield_cl.stable import pipelines
 from hopfield_cl.stable.pipelines import (
     PipelineConfig,
+    PipelineError,
     check_pipeline,
+    ddim,
+    image_size,
     latent_shape,
     load_pipeline,
     new_pipeline,
@@ -154,6 +158,20 @@ def test_a_pipeline_of_others_is_read_and_sampled_by_ddim(pipeline, tmp_path):
     assert torch.equal(read.scheduler.alphas_cumprod, pipeline.scheduler.alphas_cumprod)
 
 
+def test_latents_are_clipped_by_no_schedule_that_does_not_speak_of_it(pipeline):
+    silent = copy.copy(pipeline)
+    silent.scheduler = PNDMScheduler(beta_schedule="scaled_linear")
+    assert "clip_sample" not in silent.scheduler.config
+    assert not ddim(silent).config.clip_sample
+    assert not ddim(silent).config.thresholding
+
+
+def test_the_network_says_how_large_images_are_whatever_the_autoencoder_was_made_for(pipeline):
+    other = copy.deepcopy(pipeline)
+    other.vae.register_to_config(sample_size=256)
+    assert image_size(other) == image_size(pipeline) == TINY.image_size
+
+
 @pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model.safetensors", "vae/config.json"])
 def test_an_altered_or_missing_file_is_refused(folder, name):
     path = folder / name
@@ -193,7 +211,7 @@ def test_weights_in_pickle_are_refused_unread(folder, ending):
 def test_what_is_no_pipeline_is_refused(folder, tmp_path):
     (folder / "hopfield_cl.json").unlink()
     shutil.rmtree(folder / "vae")
-    with pytest.raises(ValueError, match="must hold weights of vae"):
+    with pytest.raises(PipelineError, match="must hold weights of vae"):
         load_pipeline(folder)
     index = folder / "model_index.json"
     index.write_text(index.read_text().replace("StableDiffusionPipeline", "OtherPipeline"))

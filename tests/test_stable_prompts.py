@@ -5,6 +5,7 @@ import torch
 from test_stable_pipelines import TINY
 
 from hopfield_cl.scenes import scenes
+from hopfield_cl.stable import prompts
 from hopfield_cl.stable.pipelines import new_pipeline
 from hopfield_cl.stable.prompts import embed, tokenize
 
@@ -71,3 +72,11 @@ def test_no_caption_of_a_scene_is_cut(pipeline):
 def test_what_is_no_list_of_prompts_is_refused(pipeline, prompts, error, said):
     with pytest.raises(error, match=said):
         tokenize(pipeline, prompts)
+
+
+def test_only_a_prompt_that_fills_the_room_is_spelt_out(pipeline, monkeypatch):
+    spelt = []
+    monkeypatch.setattr(prompts, "_warn_if_cut", lambda _, prompt, room: spelt.append(prompt))
+    full = "a red star " * 7 + "on"
+    tokenize(pipeline, ["a red star", "", full])
+    assert spelt == [full]

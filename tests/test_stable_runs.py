@@ -7,10 +7,9 @@ from test_stable_pipelines import TINY
 from hopfield_cl import cli, provenance
 from hopfield_cl.diffusion.energies import dataset_energy
 from hopfield_cl.diffusion.steps import TrainingConfig
-from hopfield_cl.diffusion.workspace import Workspace
 from hopfield_cl.scenes import scenes, train_judge
 from hopfield_cl.stable import laboratory, run_small, tasks
-from hopfield_cl.stable.laboratory import PromptLaboratory, PromptRunConfig, learning_of
+from hopfield_cl.stable.laboratory import PromptRunConfig, laboratories, learning_of
 from hopfield_cl.stable.pipelines import (
     load_pipeline,
     new_pipeline,
@@ -71,7 +70,7 @@ def forgotten(quick, config, work, replayed):
 
 @pytest.fixture
 def lab(quick, config, tmp_path):
-    return PromptLaboratory(config, 0, load_pipeline(config.model), Workspace(tmp_path, config))
+    return next(laboratories(config, device="cpu", work=tmp_path))
 
 
 def test_each_held_out_sample_is_one_row_with_its_density_energies_and_errors(forgotten, lab):
@@ -127,6 +126,27 @@ def test_a_run_that_is_started_again_computes_nothing_and_gives_the_same(
 ):
     monkeypatch.setattr(laboratory, "fine_tune", None)
     assert prompt_replay_run(config, work=work).rows == replayed.rows
+
+
+def test_a_seed_does_not_depend_on_the_seeds_before_it(quick, config, forgotten, tmp_path):
+    options = FEW | {"seeds": (1, 2)}
+    found = prompt_forgetting_run(PromptRunConfig(model=config.model, **options), work=tmp_path)
+    of_seed_1 = [[row for row in one.rows if row["seed"] == 1] for one in (found, forgotten)]
+    assert of_seed_1[0] == of_seed_1[1]
+
+
+def test_the_state_of_a_finished_training_is_not_kept(replayed, work):
+    assert len(list(work.glob("*/seed*/first.safetensors"))) == 2
+    assert not list(work.glob("*/seed*/first_training*"))
+
+
+def test_another_autoencoder_or_code_reads_no_part_of_before(quick, config, lab, tmp_path):
+    other = new_pipeline(TINY, seed=0)
+    other.vae.register_to_config(scaling_factor=0.5)
+    save_pipeline(tmp_path / "other", other, training={})
+    changed = replace(config, model=str(tmp_path / "other"))
+    there = next(laboratories(changed, device="cpu", work=tmp_path))
+    assert there.workspace.folder != lab.workspace.folder
 
 
 def test_strategies_choose_by_their_own_measure(lab):

@@ -4,7 +4,7 @@ import torch
 from hopfield_cl import data
 from hopfield_cl.data import ImageSet
 from hopfield_cl.diffusion import quality
-from hopfield_cl.scenes import FACTORS, log_probability, parse
+from hopfield_cl.scenes import FACTORS, log_probability, parse, scenes
 from hopfield_cl.stable.tasks import SOURCES, load_captioned_tasks
 
 COUNTS = {"seen": 12, "held_out": 5}
@@ -36,6 +36,13 @@ def test_captions_and_density_belong_to_the_images(tasks):
         assert torch.equal(part.log_density, log_probability(part.labels))
 
 
+def test_scenes_of_any_size_are_those_that_the_generator_draws():
+    large = load_captioned_tasks("scenes", 32, seed=0, **COUNTS)[1].held_out
+    drawn = scenes(200, seed=0, size=32)
+    apart = (large.images[:, None] - drawn.images).flatten(2).abs().amax(2)
+    assert apart.min(1).values.max() < 1e-6
+
+
 def test_the_seed_determines_the_scenes_and_no_scene_is_both_seen_and_held_out(tasks):
     again = load_captioned_tasks("scenes", 16, seed=0, **COUNTS)
     assert torch.equal(again[1].seen.images, tasks[1].seen.images)
@@ -60,9 +67,9 @@ def test_photographs_are_split_by_class_brought_to_size_and_captioned(photograph
     assert first.seen.images.shape == (12, 3, 48, 48)
     assert first.seen.log_density is None
     assert first.seen[:2].log_density is None
-    names = {0: "airplane", 1: "automobile", 2: "bird", 3: "cat", 4: "deer"}
+    names = {0: "an airplane", 1: "an automobile", 2: "a bird", 3: "a cat", 4: "a deer"}
     for caption, label in zip(first.seen.captions, first.seen.labels[:, 0].tolist(), strict=True):
-        assert caption == f"a photo of a {names[label]}"
+        assert caption == f"a photo of {names[label]}"
         assert first.seen.images.abs().max() <= 1
 
 

@@ -677,7 +677,10 @@ def _learning_rate(config: TrainingConfig, step: int) -> float:
 
 @contextmanager
 def _repeatable(device: torch.device) -> Iterator[None]:
-    """On a GPU, only algorithms that give the same bits each time; on a CPU all of them do."""
+    """On a GPU, algorithms that give the same bits each time where there are some.
+
+    On a CPU all of them do. The backward pass of attention has none on a GPU and only warns.
+    """
     if device.type != "cuda":
         yield
         return

@@ -16,8 +16,11 @@ from torch import Tensor
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # What the numbers of a run depend on, besides its settings.
-_SOURCES = ("data.py", "energy.py", "replay.py", "_streaming.py", "diffusion/*.py")
-_NOT_NUMBERS = ("__init__.py", "runs.py", "workspace.py", "checkpoints.py")
+_SOURCES = (
+    *("data.py", "cifar.py", "scenes.py", "energy.py", "replay.py", "_streaming.py"),
+    *("diffusion/*.py", "stable/*.py"),
+)
+_NOT_NUMBERS = ("__init__.py", "workspace.py", "checkpoints.py")
 
 
 class Workspace:

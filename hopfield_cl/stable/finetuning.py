@@ -168,7 +168,8 @@ def fine_tune(
         What is trained.
     checkpoint : path, optional
         A ``.safetensors`` file for the state of the training. If it is there, the training goes on
-        from it and ends, bit for bit, as it would have without the interruption on the same device.
+        from it and ends as it would have without the interruption: bit for bit on a CPU. On a GPU
+        the backward pass of attention need not repeat its bits.
     observe : callable, optional
         Takes a step and the pipeline, as it is after that step (with averaged weights), in
         evaluation mode, at the steps ``observe_at``.
@@ -209,7 +210,7 @@ def fine_tune(
             parameters,
             loss,
             config,
-            fingerprint=_fingerprint(learned, replay, adaptation),
+            fingerprint=_fingerprint(pipeline, learned, replay, adaptation),
             checkpoint=checkpoint,
             observe=None if observe is None else observed,
         )
@@ -245,7 +246,8 @@ def _loss(
 ) -> Callable[[int, slice], Tensor]:
     unet, scheduler, device = pipeline.unet, pipeline.scheduler, pipeline.unet.device
     parts = [learned] if replay is None else [learned, replay]
-    pool = torch.cat([part.latents for part in parts]).to(device)
+    # In half precision the noise levels would be rounded.
+    pool = torch.cat([part.latents for part in parts]).to(device, torch.float32)
     # Many captions are the same: each is embedded once, after the empty one.
     captions = [caption for part in parts for caption in part.captions]
     known = {caption: k for k, caption in enumerate(dict.fromkeys(["", *captions]))}
@@ -284,7 +286,14 @@ def _trained(
                 "merge_adapter first."
             )
         unet.requires_grad_(True)
-    elif not has_adapter(pipeline):
+    elif has_adapter(pipeline):
+        for attached in unet.peft_config.values():
+            if attached.r != adaptation.rank:
+                raise ValueError(
+                    f"rank must be {attached.r}, that of the adapter that is attached, but is "
+                    f"{adaptation.rank}."
+                )
+    else:
         unet.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(config.seed)
@@ -322,10 +331,18 @@ def _training(unet: nn.Module, adaptation: Adaptation) -> Iterator[None]:
         unet.disable_gradient_checkpointing()
 
 
-def _fingerprint(learned: Captioned, replay: Captioned | None, adaptation: Adaptation) -> str:
+def _fingerprint(
+    pipeline: StableDiffusionPipeline,
+    learned: Captioned,
+    replay: Captioned | None,
+    adaptation: Adaptation,
+) -> str:
+    """What the state of a training does not hold itself: the data, and all that is frozen."""
     parts = [learned] if replay is None else [learned, replay]
     data = [x for part in parts for x in (part.latents, list(part.captions))]
-    return fingerprint("fine-tuning", asdict(adaptation), *data)
+    frozen = [p for p in pipeline.unet.parameters() if not p.requires_grad]
+    said = embed(pipeline, [learned.captions[0]])
+    return fingerprint("fine-tuning", asdict(adaptation), *data, *frozen, said)
 
 
 def _check_captioned(pipeline: StableDiffusionPipeline, value: Captioned, name: str) -> None:

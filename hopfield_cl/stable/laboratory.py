@@ -7,8 +7,7 @@ sample and prompt by prompt.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,7 +31,7 @@ from hopfield_cl.stable.finetuning import (
     merge_adapter,
 )
 from hopfield_cl.stable.latents import decode, generate, reconstruct
-from hopfield_cl.stable.pipelines import SMALL_SD, has_adapter
+from hopfield_cl.stable.pipelines import SMALL_SD, has_adapter, image_size, load_pipeline
 from hopfield_cl.stable.prompts import pooled
 from hopfield_cl.stable.tasks import SOURCES, CaptionedTask, Judge, load_captioned_tasks
 
@@ -62,26 +61,26 @@ class Learning:
     batch_size: int
 
 
-SMALL = {
-    "full": Learning(
+def _by_method(full: Learning, rate_of_lora: float) -> dict[str, Learning]:
+    """The same way to learn by either method; an adapter wants a higher rate."""
+    lora = replace(full, training=replace(full.training, learning_rate=rate_of_lora))
+    return {"full": full, "lora": lora}
+
+
+SMALL = _by_method(
+    Learning(
         TrainingConfig(
             steps=200, batch_size=32, learning_rate=5e-4, warmup=20, decay=0.5, ema_decay=0.0
         ),
         recomputed="nothing",
         batch_size=32,
     ),
-    "lora": Learning(
-        TrainingConfig(
-            steps=200, batch_size=32, learning_rate=5e-3, warmup=20, decay=0.5, ema_decay=0.0
-        ),
-        recomputed="nothing",
-        batch_size=32,
-    ),
-}
+    rate_of_lora=5e-3,
+)
 """How the small pipeline learns, by method."""
 
-LARGE = {
-    "full": Learning(
+LARGE = _by_method(
+    Learning(
         TrainingConfig(
             steps=2000,
             batch_size=8,
@@ -94,20 +93,8 @@ LARGE = {
         recomputed="activations",
         batch_size=4,
     ),
-    "lora": Learning(
-        TrainingConfig(
-            steps=2000,
-            batch_size=8,
-            learning_rate=1e-4,
-            warmup=100,
-            decay=0.5,
-            ema_decay=0.0,
-            precision="bf16",
-        ),
-        recomputed="activations",
-        batch_size=4,
-    ),
-}
+    rate_of_lora=1e-4,
+)
 """How a pipeline of the size of Stable Diffusion v1.5 learns, by method."""
 
 
@@ -212,6 +199,8 @@ class PromptLaboratory:
         The seed.
     pipeline : StableDiffusionPipeline
         The pipeline as it was loaded; its U-Net is changed by every arm.
+    loaded : dict of Tensor
+        Weights that the U-Net was loaded with: where every seed starts, whatever was trained since.
     workspace : Workspace
         Where finished parts are kept.
 
@@ -228,14 +217,16 @@ class PromptLaboratory:
         config: PromptRunConfig,
         seed: int,
         pipeline: StableDiffusionPipeline,
+        *,
+        loaded: dict[str, Tensor],
         workspace: Workspace,
     ) -> None:
         self.config, self.seed, self.pipeline, self.workspace = config, seed, pipeline, workspace
         self.learning = learning_of(pipeline, config.method)
-        self._loaded = copy.deepcopy(pipeline.unet.state_dict())
+        self._loaded = loaded
         self.tasks: list[CaptionedTask] = load_captioned_tasks(
             config.dataset,
-            pipeline.vae.config.sample_size,
+            image_size(pipeline),
             seen=config.seen,
             held_out=config.held_out,
             seed=seed,
@@ -282,10 +273,16 @@ class PromptLaboratory:
 
     @cached_property
     def sigma(self) -> dict[str, float]:
-        """The likeliest noise level of what is seen of task 1, in each space."""
+        """The likeliest noise level of what is seen of task 1, in each space.
+
+        Each caption counts once: among twins, no noise would be the likeliest.
+        """
+        captions = self.tasks[0].seen.captions
+        once = list({caption: row for row, caption in enumerate(captions)}.values())
+        rows = {"latent": slice(None), "caption": once}
         return {
-            space: likeliest_sigma(self.points(space, 0, "seen")[:, :, None, None])[0]
-            for space in ("latent", "caption")
+            space: likeliest_sigma(self.points(space, 0, "seen")[rows[space], :, None, None])[0]
+            for space in SOURCES[self.config.dataset].spaces
         }
 
     def energies(self, space: str, name: str, *, of_task: int = 0) -> Float[Tensor, " N"]:
@@ -319,7 +316,13 @@ class PromptLaboratory:
             self._learn(0, None, "first_training")
             return self.pipeline.unet.state_dict()
 
-        return self.part("first", train)
+        weights = self.part("first", train)
+        self._state("first_training").unlink(missing_ok=True)  # gigabytes, and done with
+        return weights
+
+    def _state(self, name: str) -> Path:
+        """File of the state of a training."""
+        return self.workspace.path(f"seed{self.seed}/{name}")
 
     def before(self) -> dict[str, Tensor]:
         """What the pipeline makes of task 1 before task 2; see :meth:`measure`."""
@@ -355,10 +358,11 @@ class PromptLaboratory:
         fine_tune(
             self.pipeline,
             self.captioned[task, "seen"],
-            replace(self.learning.training, seed=self.seed),
+            # Of two tasks one after the other, neither repeats the noise of the other.
+            replace(self.learning.training, seed=2 * self.seed + task),
             replay=buffer,
             adaptation=Adaptation(self.config.method, recomputed=self.learning.recomputed),
-            checkpoint=None if state is None else self.workspace.path(f"seed{self.seed}/{state}"),
+            checkpoint=None if state is None else self._state(state),
         )
         if has_adapter(self.pipeline):
             merge_adapter(self.pipeline)
@@ -435,29 +439,43 @@ def small(images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 3 h w"]:
     return interpolate(images, (_SHOWN_SIZE, _SHOWN_SIZE), mode="area")
 
 
-def workspace_of(
-    config: PromptRunConfig, pipeline: StableDiffusionPipeline, folder: str | Path
-) -> Workspace:
-    """Find the folder of finished parts of the runs with the same settings and the same weights.
+def laboratories(
+    config: PromptRunConfig, *, device: str | torch.device, work: str | Path
+) -> Iterator[PromptLaboratory]:
+    """Load a pipeline, and prepare one seed of a run after the other.
+
+    What one seed holds in memory can be given up before the next.
 
     Parameters
     ----------
     config : PromptRunConfig
-        The run; what one kind of run has beyond this class does not count, nor do the seeds.
-    pipeline : StableDiffusionPipeline
-        The pipeline as it was loaded.
-    folder : path
-        Where workspaces lie.
+        The run.
+    device : str or torch.device
+        Where to compute.
+    work : path
+        Where workspaces lie. Runs with the same settings, seeds and what one kind of run has beyond
+        this class apart, and with the same weights and code share one.
 
     Returns
     -------
-    Workspace
+    iterator of PromptLaboratory
+
+    Raises
+    ------
+    ValueError, ConnectionError
+        If the pipeline or the images are not there, or the settings do not fit them.
     """
+    pipeline = load_pipeline(config.model, device=device)
     common = {field.name: getattr(config, field.name) for field in fields(PromptRunConfig)}
     del common["seeds"], common["model"]
-    weights = [value for _, value in sorted(pipeline.unet.state_dict().items())]
+    parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
+    weights = [value for part in parts for _, value in sorted(part.state_dict().items())]
+    made_of = (dict(pipeline.scheduler.config), pipeline.vae.config.scaling_factor)
     learning = learning_of(pipeline, config.method)
-    return Workspace(folder, (common, learning, fingerprint(*weights)))
+    workspace = Workspace(work, (common, learning, made_of, fingerprint(*weights)))
+    loaded = {name: value.cpu().clone() for name, value in pipeline.unet.state_dict().items()}
+    for seed in config.seeds:
+        yield PromptLaboratory(config, seed, pipeline, loaded=loaded, workspace=workspace)
 
 
 def _error(found: Tensor, wanted: Tensor) -> Float[Tensor, " N"]:

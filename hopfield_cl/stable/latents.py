@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hopfield_cl import _checks
 from hopfield_cl.diffusion.noise import Denoiser, time_at
-from hopfield_cl.stable.pipelines import check_pipeline, latent_shape
+from hopfield_cl.stable.pipelines import check_pipeline, ddim, image_size, latent_shape
 from hopfield_cl.stable.prompts import embed
 
 
@@ -46,7 +46,7 @@ def encode(
     check_pipeline(pipeline)
     _checks.integer_from(batch_size, "batch_size", 1)
     vae = pipeline.vae
-    side = latent_shape(pipeline)[1] * 2 ** (len(vae.config.block_out_channels) - 1)
+    side = image_size(pipeline)
     _check_batch(images, "images", (vae.config.in_channels, side, side))
     with torch.no_grad():
         parts = [
@@ -190,7 +190,7 @@ def reconstruct(
     Returns
     -------
     Tensor, shape (N, c, h, w)
-        The latents that came back.
+        The latents that came back; in float32 if they were in half precision.
 
     Raises
     ------
@@ -217,13 +217,16 @@ def reconstruct(
             f"{len(conditions)}."
         )
     scheduler = _scheduler(pipeline, steps)
+    # Noise levels are small differences of numbers near 1: half precision would round them away.
+    exact = torch.promote_types(latents.dtype, torch.float32)
+    latents, noise = latents.to(exact), noise.to(exact)
     noisy = scheduler.add_noise(latents, noise, torch.full((len(latents),), time))
     below, found = scheduler.timesteps[times.index(time) :], []
     for batch, some in zip(noisy.split(batch_size), conditions.split(batch_size), strict=True):
         for at in below:
             with torch.no_grad():
-                predicted = pipeline.unet(batch, at, some, return_dict=False)[0]
-            batch = scheduler.step(predicted, at, batch, return_dict=False)[0]
+                predicted = pipeline.unet(batch.to(some.dtype), at, some, return_dict=False)[0]
+            batch = scheduler.step(predicted.to(exact), at, batch, return_dict=False)[0]
         found.append(batch)
     return torch.cat(found)
 
@@ -327,7 +330,8 @@ def as_denoiser(pipeline: StableDiffusionPipeline, prompt: str = "") -> Denoiser
     condition, shape = embed(pipeline, [prompt]), latent_shape(pipeline)
 
     def denoiser(x: Float[Tensor, "B d"], sigma: float) -> Float[Tensor, "B d"]:
-        time = torch.full((len(x),), time_at(pipeline, sigma), dtype=x.dtype, device=x.device)
+        exact = torch.promote_types(x.dtype, torch.float32)
+        time = torch.full((len(x),), time_at(pipeline, sigma), dtype=exact, device=x.device)
         noisy = (1 + sigma**2) ** -0.5 * x.unflatten(1, shape)
         words = condition.expand(len(x), -1, -1)
         predicted = pipeline.unet(noisy.to(words.dtype), time, words, return_dict=False)[0]
@@ -347,9 +351,7 @@ def _scheduler(pipeline: StableDiffusionPipeline, steps: int) -> DDIMScheduler:
         )
     # "trailing" starts at the highest noise and, with α = 1 at the end, ends at none (Lin et al.
     # 2024).
-    scheduler = DDIMScheduler.from_config(
-        pipeline.scheduler.config, timestep_spacing="trailing", set_alpha_to_one=True
-    )
+    scheduler = ddim(pipeline, timestep_spacing="trailing", set_alpha_to_one=True)
     scheduler.set_timesteps(steps)
     return scheduler
 

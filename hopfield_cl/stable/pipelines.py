@@ -46,6 +46,19 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _OTHER_WORDS = ("a", "an", "on", "background", "shape", ",")
 
 
+class PipelineError(ValueError):
+    """A folder or a name does not give a pipeline that can be used here.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, in one sentence.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
 @dataclass(frozen=True)
 class PipelineConfig:
     """What a Stable Diffusion pipeline is made of.
@@ -297,30 +310,30 @@ def verify_pipeline(folder: str | Path) -> dict[str, Any]:
 
     Raises
     ------
-    ValueError
+    PipelineError
         If a file is missing, altered or not of the pipeline, or the list of files is none.
     """
     folder = Path(folder)
     path = folder / _MANIFEST
     if not path.is_file():
-        raise ValueError(
+        raise PipelineError(
             f"folder must hold a pipeline saved by save_pipeline, but {path} is missing."
         )
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # what is no JSON, and what is no UTF-8
-        raise ValueError(f"{path} must be JSON in UTF-8, but is not: {error}.") from error
+        raise PipelineError(f"{path} must be JSON in UTF-8, but is not: {error}.") from error
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
-        raise ValueError(f"{path} must have the format {_FORMAT!r}, but has another.")
+        raise PipelineError(f"{path} must have the format {_FORMAT!r}, but has another.")
     listed, found = manifest["files"], _files(folder)
     # What is listed is compared with what is there, so that no name can lead out of the folder.
     for name in sorted(set(listed) ^ set(found)):
         what = "is missing" if name in listed else "is not part of it"
-        raise ValueError(f"folder must hold the pipeline as it was saved, but {name} {what}.")
+        raise PipelineError(f"folder must hold the pipeline as it was saved, but {name} {what}.")
     for name in found:
         digest = _sha256(folder / name)
         if digest != listed[name]:
-            raise ValueError(
+            raise PipelineError(
                 f"{folder / name} must be the file that was saved, with SHA-256 {listed[name]}, "
                 f"but is altered or cut short: its SHA-256 is {digest}."
             )
@@ -358,7 +371,7 @@ def load_pipeline(
     ------
     TypeError
         If an argument is not of its kind.
-    ValueError
+    PipelineError
         If the folder is missing, altered, holds weights in pickle files only, or is of another
         kind of pipeline.
     ConnectionError
@@ -374,7 +387,7 @@ def load_pipeline(
         else _from_hub(str(name_or_path), dtype)
     )
     check_pipeline(pipeline)
-    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    pipeline.scheduler = ddim(pipeline)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 
@@ -391,7 +404,7 @@ def check_source(name_or_path: str | Path) -> None:
     ------
     TypeError
         If it is neither.
-    ValueError
+    PipelineError
         If the folder is missing, altered, holds weights in pickle files only, or is of another
         kind of pipeline.
     """
@@ -403,7 +416,7 @@ def check_source(name_or_path: str | Path) -> None:
     if path.exists():
         _check_folder(path)
     elif not isinstance(name_or_path, str) or not _HUB_NAME.fullmatch(name_or_path):
-        raise ValueError(
+        raise PipelineError(
             f"name_or_path must be a folder or a name OWNER/NAME on the hub, but there is no "
             f"{path}."
         )
@@ -421,7 +434,7 @@ def check_pipeline(pipeline: StableDiffusionPipeline) -> None:
     ------
     TypeError
         If it is no ``StableDiffusionPipeline``.
-    ValueError
+    PipelineError
         If its U-Net does not predict the noise of its autoencoder's latents.
     """
     if not isinstance(pipeline, StableDiffusionPipeline):
@@ -430,13 +443,13 @@ def check_pipeline(pipeline: StableDiffusionPipeline) -> None:
         )
     latents, inputs = pipeline.vae.config.latent_channels, pipeline.unet.config.in_channels
     if latents != inputs:
-        raise ValueError(
+        raise PipelineError(
             f"pipeline must have a U-Net that takes the autoencoder's {latents} channels and no "
             f"more, as that of Stable Diffusion 1.x, but it takes {inputs}."
         )
     prediction = pipeline.scheduler.config.get("prediction_type", "epsilon")
     if prediction != "epsilon":
-        raise ValueError(
+        raise PipelineError(
             "pipeline must have a U-Net that predicts the noise, as that of Stable Diffusion 1.x, "
             f"but it predicts {prediction!r}."
         )
@@ -455,6 +468,41 @@ def has_adapter(pipeline: StableDiffusionPipeline) -> bool:
     bool
     """
     return bool(getattr(pipeline.unet, "peft_config", None))
+
+
+def ddim(pipeline: StableDiffusionPipeline, **options: object) -> DDIMScheduler:
+    """Make the DDIM sampler of a pipeline's noise schedule.
+
+    Parameters
+    ----------
+    pipeline : StableDiffusionPipeline
+        Whose schedule is taken.
+    **options
+        What shall be otherwise than in its configuration.
+
+    Returns
+    -------
+    DDIMScheduler
+        It clips nothing: latents, unlike pixels, have no range.
+    """
+    unclipped = {"clip_sample": False, "thresholding": False}
+    return DDIMScheduler.from_config(pipeline.scheduler.config, **unclipped, **options)
+
+
+def image_size(pipeline: StableDiffusionPipeline) -> int:
+    """Height and width of a pipeline's images, in pixels.
+
+    Parameters
+    ----------
+    pipeline : StableDiffusionPipeline
+        The pipeline; its U-Net decides, as an exchanged autoencoder may name another size.
+
+    Returns
+    -------
+    int
+    """
+    halvings = len(pipeline.vae.config.block_out_channels) - 1
+    return latent_shape(pipeline)[1] * 2**halvings
 
 
 def latent_shape(pipeline: StableDiffusionPipeline) -> tuple[int, int, int]:
@@ -478,28 +526,31 @@ def _check_folder(folder: Path) -> None:
     """Require a folder with the parts of a pipeline, all weights of it in safetensors."""
     index = folder / "model_index.json"
     if not index.is_file():
-        raise ValueError(
+        raise PipelineError(
             f"name_or_path must be a folder in the layout of diffusers, but {index} is missing."
         )
     try:
         kind = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{index} must name a kind of pipeline, but does not.") from error
+        raise PipelineError(f"{index} must name a kind of pipeline, but does not.") from error
     if kind != StableDiffusionPipeline.__name__:
-        raise ValueError(f"{index} must name a StableDiffusionPipeline, but names {kind!r}.")
+        raise PipelineError(f"{index} must name a StableDiffusionPipeline, but names {kind!r}.")
     if (folder / _MANIFEST).exists():
         verify_pipeline(folder)
     for part in ("unet", "vae", "text_encoder"):
         files = sorted(path.name for path in (folder / part).glob("*"))
-        if any(name.endswith(".safetensors") for name in files):
+        # A variant, "fp16" say, is not what is read.
+        if any(name.endswith(".safetensors") and ".fp16." not in name for name in files):
             continue
         pickles = [name for name in files if name.endswith(_PICKLES)]
         if pickles:
-            raise ValueError(
+            raise PipelineError(
                 f"name_or_path must hold its weights as safetensors, but {folder / part} holds "
                 f"them as {pickles[0]} only, a pickle, which can run any code when it is read."
             )
-        raise ValueError(f"name_or_path must hold weights of {part}, but {folder / part} has none.")
+        raise PipelineError(
+            f"name_or_path must hold weights of {part}, but {folder / part} has none."
+        )
 
 
 def _from_hub(name: str, dtype: torch.dtype) -> StableDiffusionPipeline:

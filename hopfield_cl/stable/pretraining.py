@@ -24,6 +24,7 @@ from hopfield_cl.diffusion.steps import (
     training_mode,
 )
 from hopfield_cl.scenes import scenes, stream
+from hopfield_cl.stable.pipelines import image_size
 from hopfield_cl.stable.prompts import tokenize
 
 AUTOENCODER_TRAINING = TrainingConfig(
@@ -66,7 +67,7 @@ def train_autoencoder(
 
     The loss is the absolute plus the squared error of a pixel, weighted by how colourful the pixel
     is, and a little of the KL divergence of the latents from a standard normal. Without the weight
-    the shapes, which cover a thirtieth of an image, are learnt last. In the end the scaling factor
+    the shapes, a small part of an image, are learnt last. In the end the scaling factor
     is set to 1/std of the latents, so that the U-Net sees latents of variance 1.
 
     Parameters
@@ -93,7 +94,7 @@ def train_autoencoder(
     Kingma & Welling (2014), *Auto-Encoding Variational Bayes*; Rombach et al. (2022), section 3.1.
     """
     vae = pipeline.vae
-    size = vae.config.sample_size
+    size = image_size(pipeline)
 
     def loss(step: int, part: slice) -> Tensor:
         first, count = step * config.batch_size + part.start, part.stop - part.start
@@ -114,7 +115,11 @@ def train_autoencoder(
     trained = dict(vae.named_parameters())
     with training_mode(vae):
         record = gradient_steps(
-            trained, loss, config, fingerprint="autoencoder", checkpoint=checkpoint
+            trained,
+            loss,
+            config,
+            fingerprint=fingerprint("autoencoder", size, _KL_WEIGHT, _COLOUR_WEIGHT),
+            checkpoint=checkpoint,
         )
     mean, std = _latents(pipeline, _SCENES_MEASURED, size, TRAINING_SEED + config.seed)
     variance = mean.var() + std.square().mean()
@@ -161,7 +166,7 @@ def train_text_to_image(
     """
     _checks.integer_from(pool, "pool", 1)
     unet, text_encoder, scheduler = pipeline.unet, pipeline.text_encoder, pipeline.scheduler
-    seed, size, device = TRAINING_SEED + config.seed, pipeline.vae.config.sample_size, unet.device
+    seed, size, device = TRAINING_SEED + config.seed, image_size(pipeline), unet.device
     mean, std = _latents(pipeline, pool, size, seed)
     scale, captions = pipeline.vae.config.scaling_factor, _captions(pool, seed)
     tokens, empty = tokenize(pipeline, captions).to(device), tokenize(pipeline, [""]).to(device)

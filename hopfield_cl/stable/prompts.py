@@ -58,7 +58,7 @@ def tokenize(pipeline: StableDiffusionPipeline, prompts: Sequence[str]) -> Int[T
     room = length - 2  # start and end
     # Spelling a prompt out is slow, and few have as many tokens as fill the room.
     for prompt, ids in zip(prompts, found.input_ids, strict=True):
-        if ids[-1] == tokenizer.eos_token_id and len(ids) == length:
+        if ids[-2] not in (tokenizer.eos_token_id, tokenizer.pad_token_id):
             _warn_if_cut(tokenizer, prompt, room)
     return torch.tensor(found.input_ids)
 

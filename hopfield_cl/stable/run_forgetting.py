@@ -9,8 +9,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hopfield_cl.experiments import Gallery, Recording
-from hopfield_cl.stable.laboratory import PromptLaboratory, PromptRunConfig, small, workspace_of
-from hopfield_cl.stable.pipelines import load_pipeline
+from hopfield_cl.stable.laboratory import (
+    PromptLaboratory,
+    PromptRunConfig,
+    laboratories,
+    small,
+)
 from hopfield_cl.stable.tasks import SOURCES
 
 _SIGNIFICANT = 6  # figures in the table
@@ -52,11 +56,9 @@ def prompt_forgetting_run(
     ----------
     Takeda, Oizumi & Karakida (2026), for energy against reconstruction error.
     """
-    pipeline = load_pipeline(config.model, device=device)
-    workspace = workspace_of(config, pipeline, work)
     rows, gallery, details = [], Gallery(), {}
-    for seed in tqdm(config.seeds, desc="forgetting", unit="seed"):
-        lab = PromptLaboratory(config, seed, pipeline, workspace)
+    labs = laboratories(config, device=device, work=work)
+    for lab in tqdm(labs, total=len(config.seeds), desc="forgetting", unit="seed"):
         found = {"before": lab.before(), "after": lab.after()}
         rows += _rows(lab, found)
         if not details:
@@ -74,8 +76,8 @@ def prompt_forgetting_run(
     }
     notes = (
         f"{config.dataset}, {config.method} fine-tuning; energies in nats at the likeliest noise "
-        f"level of seen samples; parts took {workspace.seconds:.0f} s in all; images are drawn for "
-        f"held-out prompts of seed {config.seeds[0]}, from the highest energy to the lowest"
+        f"level of seen samples; parts took {lab.workspace.seconds:.0f} s in all; images are drawn "
+        f"for held-out prompts of seed {config.seeds[0]}, from the highest energy to the lowest"
     )
     return Recording(rows, gallery.images(), details, config.seeds, notes)
 
@@ -85,7 +87,7 @@ def _rows(lab: PromptLaboratory, found: dict[str, dict[str, Tensor]]) -> list[di
     columns: dict[str, Tensor] = {}
     if held_out.log_density is not None:
         columns["log_density"] = held_out.log_density
-    for space in ("latent", "caption"):
+    for space in SOURCES[lab.config.dataset].spaces:
         columns[f"energy_{space}"] = lab.energies(space, "held out")
         columns[f"energy_{space}_task2"] = lab.energies(space, "held out", of_task=1)
     for when, measured in found.items():

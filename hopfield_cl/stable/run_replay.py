@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,10 +18,9 @@ from hopfield_cl.replay import select_replay
 from hopfield_cl.stable.laboratory import (
     PromptLaboratory,
     PromptRunConfig,
+    laboratories,
     small,
-    workspace_of,
 )
-from hopfield_cl.stable.pipelines import load_pipeline
 from hopfield_cl.stable.tasks import SOURCES
 
 _BY_LATENT = ("greedy", "highest", "random", "lowest")
@@ -108,25 +108,35 @@ def prompt_replay_run(
     ----------
     Takeda, Oizumi & Karakida (2026) for the strategies by energy.
     """
-    pipeline = load_pipeline(config.model, device=device)
-    workspace = workspace_of(config, pipeline, work)
     arms = [("none", 0), *((s, b) for b in config.budgets for s in strategies_of(config))]
     arms.append(("joint", config.seen))
-    labs = [PromptLaboratory(config, seed, pipeline, workspace) for seed in config.seeds]
-    found: list[_Arms] = []
-    with tqdm(total=len(labs) * (len(arms) + 1), desc="replay", unit="arm") as bar:
-        for lab in labs:
-            found.append({("before", 0): lab.before()})
+    samples: list[dict[tuple[str, int], Tensor]] = []
+    pictures: dict[tuple[str, int], list[int]] = {}
+    details: dict[str, object] = {"labels": _LABELS, "measures": list(_MEASURES), "sigma": []}
+    per_seed, gallery = [], Gallery()
+    with tqdm(total=len(config.seeds) * (len(arms) + 1), desc="replay", unit="arm") as bar:
+        for lab in laboratories(config, device=device, work=work):
+            found = {("before", 0): lab.before()}
             bar.update()
-            for arm in arms:
-                found[-1][arm] = lab.after(*_replayed(lab, *arm))
+            for strategy, budget in arms:
+                rows = None if strategy == "none" else chosen(lab, strategy, budget)
+                found[strategy, budget] = lab.after(strategy, rows)
                 bar.update()
-    gallery = Gallery()
-    rows = [_mean(labs, found, arm, gallery) for arm in _cells(config)]
-    per_seed = [row for lab, one in zip(labs, found, strict=True) for row in _seed_rows(lab, one)]
-    details = _details(labs, found[0], gallery)
+            fifths = lab.energies("latent", "held out").argsort().cpu().tensor_split(_GROUPS)
+            samples.append({arm: _measures(found, arm, fifths) for arm in arms})
+            per_seed += _seed_rows(lab, found, fifths)
+            details["sigma"].append(lab.sigma)
+            if not pictures:
+                pictures = {arm: gallery.add(one["pictures"]) for arm, one in found.items()}
+                details |= _shown(lab, gallery, pictures["before", 0])
+    steps = lab.learning.training.steps
     return Recording(
-        rows, gallery.images(), details, config.seeds, _notes(config, workspace), per_seed
+        [{"step": steps} | _mean(samples, pictures, cell) for cell in _cells(config)],
+        gallery.images(),
+        details,
+        config.seeds,
+        _notes(config, lab.workspace),
+        per_seed,
     )
 
 
@@ -142,7 +152,8 @@ def strategies_of(config: PromptRunConfig) -> tuple[str, ...]:
     -------
     tuple of str
     """
-    return (*_BY_LATENT, "caption", "rarest") if config.dataset == "scenes" else _BY_LATENT
+    known = "caption" in SOURCES[config.dataset].spaces
+    return (*_BY_LATENT, "caption", "rarest") if known else _BY_LATENT
 
 
 def chosen(lab: PromptLaboratory, strategy: str, budget: int) -> Tensor:
@@ -172,35 +183,30 @@ def chosen(lab: PromptLaboratory, strategy: str, budget: int) -> Tensor:
     return select_replay(rarity, budget, "highest").cpu()
 
 
-def _replayed(lab: PromptLaboratory, strategy: str, budget: int) -> tuple[str, Tensor | None]:
-    return strategy, None if strategy == "none" else chosen(lab, strategy, budget)
-
-
 def _cells(config: PromptReplayConfig) -> list[tuple[str, int]]:
     """Strategy and budget of each row; budget 0 is no replay, whatever the strategy."""
     return [(name, budget) for name in strategies_of(config) for budget in (0, *config.budgets)]
 
 
 def _mean(
-    labs: list[PromptLaboratory], found: list[_Arms], cell: tuple[str, int], gallery: Gallery
+    samples: list[dict[tuple[str, int], Tensor]],
+    pictures: dict[tuple[str, int], list[int]],
+    cell: tuple[str, int],
 ) -> dict[str, object]:
+    """Means over seeds for one strategy and budget."""
     strategy, budget = cell
     arm = cell if budget else ("none", 0)
-    samples = [_measures(lab, one, arm) for lab, one in zip(labs, found, strict=True)]
-    estimate = intervals.mean(torch.stack(samples))
-    row: dict[str, object] = {"step": labs[0].learning.training.steps, "strategy": strategy}
-    row["budget"] = budget
+    estimate = intervals.mean(torch.stack([one[arm] for one in samples]))
+    row: dict[str, object] = {"strategy": strategy, "budget": budget}
     for place, name in enumerate(_MEASURES):
         row[name] = round(estimate.value[place].item(), _DIGITS)
         row[f"{name}_error"] = round(estimate.standard_error[place].item(), _DIGITS)
-    row["images"] = " ".join(map(str, gallery.add(found[0][arm]["pictures"])))
-    return row
+    return row | {"images": " ".join(map(str, pictures[arm]))}
 
 
-def _measures(lab: PromptLaboratory, found: _Arms, arm: tuple[str, int]) -> Tensor:
+def _measures(found: _Arms, arm: tuple[str, int], fifths: Sequence[Tensor]) -> Tensor:
     """The measures of the record figure, for one seed."""
     before, none, now = found["before", 0], found["none", 0], found[arm]
-    fifths = lab.energies("latent", "held out").argsort().cpu().tensor_split(_GROUPS)
 
     def avoided(name: str, places: Tensor | slice) -> Tensor:
         was, forgotten, is_now = (one[name][places].mean() for one in (before, none, now))
@@ -219,10 +225,11 @@ def _measures(lab: PromptLaboratory, found: _Arms, arm: tuple[str, int]) -> Tens
     return torch.stack([value.double() for value in values])
 
 
-def _seed_rows(lab: PromptLaboratory, found: _Arms) -> list[dict[str, object]]:
+def _seed_rows(
+    lab: PromptLaboratory, found: _Arms, fifths: Sequence[Tensor]
+) -> list[dict[str, object]]:
     """One row an arm: mean errors, by fifths of energy, and shares of prompts obeyed."""
     rows = []
-    fifths = lab.energies("latent", "held out").argsort().cpu().tensor_split(_GROUPS)
     for (strategy, budget), measured in found.items():
         row: dict[str, object] = {"seed": lab.seed, "strategy": strategy, "budget": budget}
         values = {"latent": measured["latent"].mean(), "pixel": measured["pixel"].mean()}
@@ -237,25 +244,22 @@ def _seed_rows(lab: PromptLaboratory, found: _Arms) -> list[dict[str, object]]:
     return rows
 
 
-def _details(labs: list[PromptLaboratory], found: _Arms, gallery: Gallery) -> dict[str, object]:
-    first = labs[0]
-    energies = first.energies("latent", "held out")[first.shown.to(first.device)].tolist()
-    prompts = first.tasks[0].held_out[first.shown]
+def _shown(lab: PromptLaboratory, gallery: Gallery, before: list[int]) -> dict[str, object]:
+    """What is shown of the first seed, and how it was made."""
+    energies = lab.energies("latent", "held out")[lab.shown.to(lab.device)].tolist()
+    prompts = lab.tasks[0].held_out[lab.shown]
     return {
-        "labels": _LABELS,
-        "measures": list(_MEASURES),
         "examples": [f"{value:.0f}".replace("-", "−") for value in energies],
         "rows": {
             "the image": gallery.add(small(prompts.images)),
-            "drawn before task 2": gallery.add(found["before", 0]["pictures"]),
+            "drawn before task 2": before,
         },
         "prompts": list(prompts.captions),
-        "sigma": [lab.sigma for lab in labs],
-        "time": first.config.time,
-        "guidance": first.config.guidance,
-        "model": Path(first.config.model).name,
-        "method": first.config.method,
-        "training": asdict(first.learning.training),
+        "time": lab.config.time,
+        "guidance": lab.config.guidance,
+        "model": Path(lab.config.model).name,
+        "method": lab.config.method,
+        "training": asdict(lab.learning.training),
     }
 
 

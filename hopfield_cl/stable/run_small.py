@@ -12,7 +12,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from hopfield_cl import _checks
-from hopfield_cl.diffusion.steps import TrainingConfig, fingerprint
+from hopfield_cl.diffusion.steps import TrainingConfig
+from hopfield_cl.diffusion.workspace import Workspace
 from hopfield_cl.experiments import Gallery, Recording
 from hopfield_cl.scenes import FACTORS, Judge, SceneSet, scenes, train_judge
 from hopfield_cl.scenes import decode as shown_factors
@@ -113,8 +114,7 @@ def small_run(
     """
     seed = config.seeds[0]
     pipeline = new_pipeline(config.pipeline, seed=seed).to(device)
-    # Files of the trainings carry a fingerprint of their own: no code need be in the name.
-    state = Path(work) / f"small_sd_{fingerprint(asdict(config))[:16]}"
+    state = Workspace(work, config)
     stages = (
         (train_autoencoder, config.autoencoder, "autoencoder"),
         (train_text_to_image, config.text_to_image, "text_to_image"),
@@ -122,7 +122,7 @@ def small_run(
     training: dict[str, object] = {"seed": seed}
     for train, how, name in stages:
         how = replace(how, seed=seed)
-        record = train(pipeline, how, checkpoint=state / f"{name}.safetensors")
+        record = train(pipeline, how, checkpoint=state.path(name))
         last = record.loss[-max(1, len(record.loss) // 20) :].mean().item()
         training[name] = asdict(how) | {"seconds": record.seconds, "last_loss": last}
     if models is not None:

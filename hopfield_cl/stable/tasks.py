@@ -18,14 +18,15 @@ from torch.nn.functional import interpolate
 from hopfield_cl import _checks, data
 from hopfield_cl.data import ImageSet
 from hopfield_cl.diffusion import quality
-from hopfield_cl.scenes import FACTORS, decode, scenes, split, train_judge
+from hopfield_cl.scenes import FACTORS, decode, render, scenes, split, train_judge
 
 _SHAPES_OF_TASK_1 = FACTORS["shape"][: len(FACTORS["shape"]) // 2]
 # Scenes to draw for each that is wanted: half of them show a shape of task 1, give or take.
 _DRAWN_PER_SCENE, _DRAWN_BESIDES = 2.4, 50
+_SMALLEST_SIZE = 8  # of a scene
 _PHOTOGRAPHS = (
-    *("airplane", "automobile", "bird", "cat", "deer"),
-    *("dog", "frog", "horse", "ship", "truck"),
+    *("an airplane", "an automobile", "a bird", "a cat", "a deer"),
+    *("a dog", "a frog", "a horse", "a ship", "a truck"),
 )
 _JUDGE_STEPS = 4000  # of a classifier of photographs
 
@@ -89,6 +90,8 @@ class Source:
     ----------
     factors : tuple of str
         Names of what the judge tells. The first is the one that tasks are split by.
+    spaces : tuple of str
+        Where samples have an energy: "latent", and "caption" if captions differ within a class.
     tasks : callable
         Takes the size of the images in pixels, the numbers of seen and of held-out ones, and a
         seed; returns the two tasks.
@@ -97,6 +100,7 @@ class Source:
     """
 
     factors: tuple[str, ...]
+    spaces: tuple[str, ...]
     tasks: Callable[[int, int, int, int], list[CaptionedTask]]
     judge: Callable[[int, torch.device], Judge]
 
@@ -139,10 +143,16 @@ def load_captioned_tasks(
 
 def _scene_tasks(size: int, seen: int, held_out: int, seed: int) -> list[CaptionedTask]:
     wanted = seen + held_out
-    drawn = scenes(int(_DRAWN_PER_SCENE * wanted) + _DRAWN_BESIDES, seed=seed, size=size)
-    parts = split(drawn, "shape", _SHAPES_OF_TASK_1)
-    every = [Examples(p.images, p.captions, p.factors, p.log_density) for p in parts]
-    return [_divided(examples, seen, held_out) for examples in every]
+    # Drawn as small as can be, and in full only what is wanted: large images take gigabytes.
+    drawn = scenes(int(_DRAWN_PER_SCENE * wanted) + _DRAWN_BESIDES, seed=seed, size=_SMALLEST_SIZE)
+    tasks = []
+    for part in split(drawn, "shape", _SHAPES_OF_TASK_1):
+        _check_enough(len(part), seen, held_out)
+        factors, captions = part.factors[:wanted], part.captions[:wanted]
+        images = render(factors, jitter=part.jitter[:wanted], size=size)
+        every = Examples(images, captions, factors, part.log_density[:wanted])
+        tasks.append(CaptionedTask(every[:seen], every[seen:]))
+    return tasks
 
 
 def _scene_judge(seed: int, device: torch.device) -> Judge:
@@ -155,11 +165,13 @@ def _photograph_tasks(size: int, seen: int, held_out: int, seed: int) -> list[Ca
     generator = torch.Generator().manual_seed(seed)
     halves = data.split_tasks(data.load("cifar10"), len(_PHOTOGRAPHS) // 2)
     for task in halves:
+        _check_enough(len(task), seen, held_out)
         chosen = torch.randperm(len(task), generator=generator)[: seen + held_out]
         labels = task.labels[chosen]
-        captions = tuple(f"a photo of a {_PHOTOGRAPHS[label]}" for label in labels.tolist())
+        captions = tuple(f"a photo of {_PHOTOGRAPHS[label]}" for label in labels.tolist())
         images = interpolate(task.images[chosen], (size, size), mode="bicubic").clamp(-1, 1)
-        tasks.append(_divided(Examples(images, captions, labels[:, None], None), seen, held_out))
+        every = Examples(images, captions, labels[:, None], None)
+        tasks.append(CaptionedTask(every[:seen], every[seen:]))
     return tasks
 
 
@@ -176,16 +188,15 @@ def _photograph_judge(seed: int, device: torch.device) -> Judge:
     return judged
 
 
-def _divided(examples: Examples, seen: int, held_out: int) -> CaptionedTask:
-    if len(examples) < seen + held_out:
+def _check_enough(count: int, seen: int, held_out: int) -> None:
+    if count < seen + held_out:
         raise ValueError(
-            f"seen and held_out must be at most {len(examples)} together, the images of a task, "
-            f"but are {seen} and {held_out}."
+            f"seen and held_out must be at most {count} together, the images of a task, but are "
+            f"{seen} and {held_out}."
         )
-    return CaptionedTask(examples[:seen], examples[seen : seen + held_out])
 
 
 SOURCES = {
-    "scenes": Source(tuple(FACTORS), _scene_tasks, _scene_judge),
-    "cifar10": Source(("class",), _photograph_tasks, _photograph_judge),
+    "scenes": Source(tuple(FACTORS), ("latent", "caption"), _scene_tasks, _scene_judge),
+    "cifar10": Source(("class",), ("latent",), _photograph_tasks, _photograph_judge),
 }
