@@ -96,7 +96,7 @@ class PipelineConfig:
     latent_channels: int = 4
     unet_widths: tuple[int, ...] = (32, 64, 128)
     unet_layers: int = 1
-    heads: int = 4
+    heads: int = 2
     groups: int = 8
     text_width: int = 64
     text_layers: int = 2
