@@ -13,7 +13,6 @@ density, up to one and the same constant, so that no number of memories can shif
 from __future__ import annotations
 
 import copy
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -297,11 +295,7 @@ def film(kept: provenance.Recorded) -> Float[Tensor, "steps M h w"]:
     Tensor of float32, shape (steps, M, h, w)
         Pixel values in [−1, 1]: all memories after task 1, then after each recorded step.
     """
-    layout = kept.made["images"]
-    height, width, columns = (layout[name] for name in ("height", "width", "columns"))
-    sheet = torch.tensor(np.array(Image.open(io.BytesIO(kept.sheet)).convert("L")))
-    tiles = sheet.reshape(-1, height, columns, width).swapaxes(1, 2).reshape(-1, height, width)
-    pixels = tiles[: layout["count"]].float() / _WHITE * 2 - 1
+    pixels = kept.pictures().squeeze(1)
     return pixels.unflatten(0, (len(kept.made["details"]["film"]["steps"]), -1))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import hashlib
+import io
 import json
 import os
 import platform
@@ -18,14 +19,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
+from torch import Tensor
 
 _ROOT = Path(__file__).resolve().parent.parent
 # Where the recorded runs of the book lie.
 RESULTS = _ROOT / "results"
 _PACKAGES = ("hopfield_cl", "torch", "numpy", "scipy", "scikit-learn", "diffusers", "accelerate")
 _SHEET_COLUMNS = 32
+_WHITE = 255
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,28 @@ class Recorded:
     rows: list[dict[str, float | str | None]]
     made: dict[str, object]
     sheet: bytes | None
+
+    def pictures(self) -> Float[Tensor, "T C h w"]:
+        """Take the small images off their sheet.
+
+        Returns
+        -------
+        Tensor of float32, shape (T, C, h, w)
+            Pixel values in [−1, 1], in the order of their numbers; C is 1 for grey, 3 for colour.
+
+        Raises
+        ------
+        ValueError
+            If the table was recorded without images.
+        """
+        if self.sheet is None:
+            raise ValueError(f"the table {self.made['table']} must have images, but has none.")
+        layout = self.made["images"]
+        height, width, columns = (layout[name] for name in ("height", "width", "columns"))
+        sheet = torch.tensor(np.array(Image.open(io.BytesIO(self.sheet))))
+        tiles = sheet.reshape(-1, height, columns, width, sheet[0, 0].numel()).swapaxes(1, 2)
+        pixels = tiles.flatten(0, 1)[: layout["count"]].movedim(-1, 1)
+        return pixels.float() / _WHITE * 2 - 1
 
 
 def record(

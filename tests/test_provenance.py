@@ -114,6 +114,16 @@ def test_images_lie_on_the_sheet_where_the_layout_says(tmp_path, channels):
         tile = sheet[top : top + layout["height"], left : left + layout["width"]]
         assert np.array_equal(tile, image)
     assert (layout["sheet"], layout["count"]) == ("table.png", 70)
+    taken = read(table).pictures()
+    assert taken.shape == (70, channels[0] if channels else 1, 5, 4)
+    expected = torch.tensor(images).reshape(70, 5, 4, -1).movedim(-1, 1).float() / 127.5 - 1
+    torch.testing.assert_close(taken, expected)
+
+
+def test_pictures_of_a_table_without_any_are_refused(tmp_path):
+    table, _ = written(tmp_path)
+    with pytest.raises(ValueError, match=r"^the table table.csv must have images, but has none"):
+        read(table).pictures()
 
 
 @pytest.mark.parametrize(
