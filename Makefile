@@ -29,6 +29,7 @@ bench: book  ## Measure speed against peers and limits, and record it in results
 	$(RUN) benchmarks/boltzmann.py --out results/benchmark_boltzmann.csv
 	$(RUN) benchmarks/training.py --out results/benchmark_training.csv
 	$(RUN) benchmarks/frames.py --out results/benchmark_frames.csv
+	$(RUN) benchmarks/stable_full_size.py --out results/benchmark_stable.csv
 
 clean:  ## Remove the environment and everything that was built
 	rm -rf $(VENV) _build _work .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -70,7 +70,7 @@ def _by_method(full: Learning, rate_of_lora: float) -> dict[str, Learning]:
 SMALL = _by_method(
     Learning(
         TrainingConfig(
-            steps=200, batch_size=32, learning_rate=5e-4, warmup=20, decay=0.5, ema_decay=0.0
+            steps=200, batch_size=16, learning_rate=5e-4, warmup=20, decay=0.5, ema_decay=0.0
         ),
         recomputed="nothing",
         batch_size=32,
@@ -131,7 +131,7 @@ class PromptRunConfig:
     seen: int = 1000
     held_out: int = 200
     time: int = 599
-    prompts: int = 128
+    prompts: int = 96
     guidance: float = 3.0
     examples: int = 6
 

@@ -17,7 +17,7 @@ from hopfield_cl.stable.laboratory import (
 )
 from hopfield_cl.stable.tasks import SOURCES
 
-_SIGNIFICANT = 6  # figures in the table
+_SIGNIFICANT = 9  # figures in the table
 _RECORDED = PromptRunConfig()
 
 
