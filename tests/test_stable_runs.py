@@ -231,7 +231,7 @@ def test_what_was_left_open_is_obeyed_by_all_and_the_rest_by_what_is_shown():
         (PromptRunConfig, {"seeds": (1, 1)}, "seeds must be a tuple of different values"),
         (PromptRunConfig, {"prompts": 300}, "prompts must be at most held_out, 200, but is 300"),
         (PromptRunConfig, {"guidance": 0.5}, "guidance must lie between 1.0 and 100.0"),
-        (PromptRunConfig, {"examples": 200}, "examples must be at most prompts, 96, but is 200"),
+        (PromptRunConfig, {"examples": 200}, "examples must be at most prompts, 64, but is 200"),
         (PromptReplayConfig, {"budgets": ()}, "budgets must be a tuple of at least one"),
         (PromptReplayConfig, {"budgets": (2000,)}, "budgets must be at most seen, 1000"),
         (SmallConfig, {"seeds": (0, 1)}, "seeds must hold one seed"),

@@ -59,7 +59,7 @@ class PromptReplayConfig(PromptRunConfig):
         Samples of task 1 that are replayed, at least 1.
     """
 
-    budgets: tuple[int, ...] = (20, 100)
+    budgets: tuple[int, ...] = (50,)
 
     def __post_init__(self) -> None:
         super().__post_init__()
