@@ -75,7 +75,7 @@ SMALL = _by_method(
         recomputed="nothing",
         batch_size=32,
     ),
-    rate_of_lora=1e-2,
+    rate_of_lora=5e-3,
 )
 """How the small pipeline learns, by method.
 
