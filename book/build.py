@@ -43,11 +43,12 @@ def notebooks() -> list[Path]:
 
 
 def key(notebook: Path) -> str:
-    """Hash of all that an executed notebook depends on: itself, the package, the versions."""
+    """Hash of all that an executed notebook depends on: itself, package, records, versions."""
     digest = hashlib.sha256(platform.python_version().encode())
     package = ROOT / "hopfield_cl"
     sources = [path for ending in ("py", "js", "css") for path in package.rglob(f"*.{ending}")]
-    recorded = [path for path in (ROOT / "results").glob("*") if path.is_file()]
+    folders = (ROOT / "results", ROOT / "checkpoints")
+    recorded = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     for path in [ROOT / notebook, *sorted(sources), *sorted(recorded), ROOT / "requirements.txt"]:
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0")
         digest.update(path.read_bytes() + b"\0")
