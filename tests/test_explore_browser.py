@@ -329,6 +329,19 @@ def test_a_record_shows_the_images_of_the_chosen_cell_and_of_no_replay(open_figu
         assert np.array_equal(np.reshape(pixels, (layout["height"], -1)), tile(number))
 
 
+@pytest.mark.parametrize("table", ["replay_mnist.csv", "sd_replay.csv"])
+def test_no_two_strategies_of_a_record_share_a_colour_or_a_mark(open_figures, table):
+    made = Record(RESULTS / table)
+    page = open_figures(made).page
+    marks = page.evaluate("""() => [...document.querySelectorAll("svg[width='34']")].map((key) => {
+      const [line, mark] = key.querySelectorAll("path");
+      return [line.getAttribute("stroke"), mark.getAttribute("d")];
+    })""")
+    assert len(marks) == len(made.data["strategies"])
+    for kind in zip(*marks, strict=True):
+        assert len(set(kind)) == len(kind)
+
+
 def test_a_record_without_images_shows_its_curves_alone(open_figures, tmp_path):
     rows = [
         {"step": 1, "strategy": name, "budget": budget, "mse": budget, "mse_error": 1}

@@ -5,9 +5,11 @@ const STYLES = {
   greedy: ["green", "", "circle"], highest: ["orange", "", "up"], stratified: ["purple", "6 3", "diamond"],
   random: ["sky", "6 3", "square"], lowest: ["blue", "7 3 2 3", "down"],
 };
+const SPARE = [["amber", "2 3", "plus"], ["ink", "9 3", "bar"]];
 const MARKS = {
   circle: "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z", up: "M0 -5.5l5 9h-10z", down: "M0 5.5l5 -9h-10z",
   diamond: "M0 -6l5 6l-5 6l-5 -6z", square: "M-4 -4h8v8h-8z",
+  plus: "M-1.5 -5h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5v-3h3.5z", bar: "M-5.5 -2h11v4h-11z",
 };
 
 /** All numbers of the figure: the curves of all strategies at a step, and the chosen cell. */
@@ -32,7 +34,9 @@ export function render({ model, el }) {
   figure.choice({ name: "strategy", label: name("strategy"), options: Object.fromEntries(data.strategies.map((key) => [key, name(key)])) });
   figure.choice({ name: "measure", label: "measure", options: data.measures });
 
-  const looks = Object.fromEntries(data.strategies.map((key, k) => [key, STYLES[key] ?? Object.values(STYLES)[k % 5]]));
+  const left = [...Object.entries(STYLES).filter(([key]) => !data.strategies.includes(key)).map(([, look]) => look), ...SPARE];
+  const unnamed = data.strategies.filter((key) => !(key in STYLES));
+  const looks = Object.fromEntries(data.strategies.map((key) => [key, STYLES[key] ?? left[unnamed.indexOf(key) % left.length]]));
   const glyph = (key, x, y) => `<path transform="translate(${x} ${y})" d="${MARKS[looks[key][2]]}" fill="var(--${looks[key][0]})" stroke="var(--paper)"/>`;
   const chart = make("div", { "aria-hidden": "true", style: "flex:1 1 22em;min-width:0" });
   const plot = make("div", { style: "cursor:pointer" }), legend = make("div", { style: "display:flex;flex-wrap:wrap;gap:0 1em;font-size:13px" });
