@@ -14,7 +14,11 @@ from hopfield_cl.diffusion.laboratory import Laboratory
 from hopfield_cl.diffusion.run_forgetting import ForgettingConfig
 from hopfield_cl.diffusion.workspace import Workspace
 from hopfield_cl.experiments import ReplayConfig, replay_run
-from hopfield_cl.stable.pipelines import verify_pipeline
+from hopfield_cl.scenes import scenes
+from hopfield_cl.stable.laboratory import PromptRunConfig, laboratories
+from hopfield_cl.stable.latents import decode, encode
+from hopfield_cl.stable.pipelines import SMALL_SD, image_size, load_pipeline, verify_pipeline
+from hopfield_cl.stable.run_small import SmallConfig
 
 _WITHOUT_CHANCE = ("greedy", "highest", "lowest")
 # Of numbers computed again, relative and absolute: more than another machine makes of them.
@@ -95,6 +99,40 @@ def _forgetting_again(table: Path, checkpoints: Path) -> str:
     return _compared(table, found, dict(enumerate(rows)), measures, _TOLERANCE_OF_A_NETWORK)
 
 
+def _small_again(table: Path, checkpoints: Path) -> str:
+    """The error of the autoencoder that was saved, over the scenes that were judged."""
+    recorded, config = provenance.read(table), SmallConfig()
+    pipeline = load_pipeline(checkpoints / SMALL_SD.name)
+    images = scenes(config.judged, seed=config.seeds[0], size=image_size(pipeline)).images
+    error = (decode(pipeline, encode(pipeline, images)) - images).square().mean().item()
+    measure = "autoencoder_error"
+    where = ("autoencoder",)
+    return _compared(
+        table,
+        {where: {measure: error}},
+        {where: recorded.made["details"]},
+        (measure,),
+        _TOLERANCE_OF_A_NETWORK,
+    )
+
+
+def _prompts_again(table: Path, checkpoints: Path) -> str:
+    """Density and energies of the first held-out samples, by the pipeline that was saved."""
+    recorded = provenance.read(table)
+    config = PromptRunConfig(model=str(checkpoints / SMALL_SD.name))
+    lab = next(laboratories(config, device="cpu", work="unused"))
+    columns = {"log_density": lab.tasks[0].held_out.log_density}
+    for space in ("latent", "caption"):
+        columns[f"energy_{space}"] = lab.energies(space, "held out")
+        columns[f"energy_{space}_task2"] = lab.energies(space, "held out", of_task=1)
+    listed = {name: values[:_SAMPLES].tolist() for name, values in columns.items()}
+    found = {
+        place: {name: values[place] for name, values in listed.items()} for place in range(_SAMPLES)
+    }
+    rows = [row for row in recorded.rows if row["seed"] == lab.seed]
+    return _compared(table, found, dict(enumerate(rows)), tuple(columns), _TOLERANCE_OF_A_NETWORK)
+
+
 def _compared(
     table: Path,
     found: dict[object, dict[str, object]],
@@ -123,4 +161,6 @@ def _compared(
 RECOMPUTE: dict[str, Callable[[Path, Path], str]] = {
     "replay_mnist.csv": _replay_again,
     "ddpm_forgetting.csv": _forgetting_again,
+    "small_sd.csv": _small_again,
+    "sd_forgetting.csv": _prompts_again,
 }

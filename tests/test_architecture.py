@@ -79,7 +79,7 @@ MAY_IMPORT = {
         "replay",
         "scenes",
     },
-    "verification": {"diffusion", "experiments", "provenance", "stable"},
+    "verification": {"diffusion", "experiments", "provenance", "scenes", "stable"},
     "cli": {"diffusion", "experiments", "learned_forgetting", "stable", "verification"},
     "provenance": set(),
     "versions": {"__init__"},
