@@ -51,6 +51,18 @@ def test_mathematics_is_typeset_without_error(chromium, path):
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=name)
+def test_the_caption_of_a_table_is_as_wide_as_the_table_on_a_phone(chromium, path):
+    page, _ = open_page(chromium, path, 390)
+    narrow = page.evaluate(
+        """() => [...document.querySelectorAll(".hcl-table caption")].filter((caption) =>
+          caption.checkVisibility()
+          && caption.offsetWidth < 0.9 * caption.closest("table").offsetWidth).length"""
+    )
+    page.close()
+    assert narrow == 0
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=name)
 def test_each_slider_moves_the_picture_and_the_sentence(chromium, path):
     page, troubles = open_page(chromium, path, 390)
     panels = page.locator("figure.hcl-panel")
