@@ -38,6 +38,8 @@ The package is a small house; imports go upwards only.
     Full-scale runs, and the command ``hopfield-cl`` that records them again.
 ``verification``
     Recorded files against their hashes, and some rows computed again.
+``repository``
+    The book's repository: where recorded files and trained models lie, and its commit.
 ``provenance``
     Recorded tables and images, with the command, commit, seeds and machine that made them.
 ``versions``

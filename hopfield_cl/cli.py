@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from hopfield_cl import repository
 from hopfield_cl.diffusion.continual import SETTINGS
 from hopfield_cl.diffusion.laboratory import RunConfig
 from hopfield_cl.diffusion.run_forgetting import ForgettingConfig, forgetting_run
@@ -26,7 +27,7 @@ from hopfield_cl.diffusion.run_stream import StreamConfig, stream_run
 from hopfield_cl.experiments import Recording, ReplayConfig, replay_run
 from hopfield_cl.learned_forgetting import LearnedForgettingConfig, learned_forgetting_run
 from hopfield_cl.stable.laboratory import PromptRunConfig
-from hopfield_cl.stable.pipelines import PipelineError
+from hopfield_cl.stable.pipelines import SMALL_SD, PipelineError
 from hopfield_cl.stable.run_forgetting import prompt_forgetting_run
 from hopfield_cl.stable.run_replay import PromptReplayConfig, prompt_replay_run
 from hopfield_cl.stable.run_small import SmallConfig, small_run
@@ -196,6 +197,8 @@ def _run(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:
 
 def _place(value: str) -> str | Path:
     """What an option means: a folder, however it is written, or a word."""
+    if value == SMALL_SD and not Path(value).exists() and repository.home() is not None:
+        return repository.checkpoints(SMALL_SD)
     return Path(value).resolve() if Path(value).is_dir() else value
 
 
@@ -212,7 +215,12 @@ def _with(parser: argparse.ArgumentParser, config: object, **changes: object) ->
         parser.error(f"--{problem}")
 
 
-def _verify(parser: argparse.ArgumentParser, folder: Path, checkpoints: Path) -> None:
+def _verify(parser: argparse.ArgumentParser, folder: Path | None, checkpoints: Path | None) -> None:
+    try:
+        folder = folder or repository.results()
+        checkpoints = checkpoints or repository.checkpoints()
+    except FileNotFoundError as problem:
+        parser.error(str(problem))
     for option, place in (("folder", folder), ("checkpoints", checkpoints)):
         if not place.is_dir() or not any(place.iterdir()):
             parser.error(f"--{option} must hold what was recorded, but {str(place)!r} does not.")
@@ -246,8 +254,8 @@ def _parser() -> argparse.ArgumentParser:
         "--models", type=Path, default=None, help="folder for the networks that a run trained"
     )
     verify = commands.add_parser("verify", help="check what was recorded against its hashes")
-    verify.add_argument("--folder", type=Path, default=Path("results"), help="recorded tables")
-    verify.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), help="models")
+    verify.add_argument("--folder", type=Path, help="recorded tables, instead of the book's")
+    verify.add_argument("--checkpoints", type=Path, help="models, instead of the book's")
     return parser
 
 

@@ -16,7 +16,6 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from hopfield_cl import _checks, data, provenance
+from hopfield_cl import _checks, data, provenance, repository
 from hopfield_cl.boltzmann import HopfieldBoltzmannMachine, fit_em, fit_gradient, initialise
 from hopfield_cl.energy import energy
 from hopfield_cl.experiments import STRATEGIES, Recording
@@ -32,7 +31,6 @@ from hopfield_cl.intervals import Estimate, mean, rank_correlation
 from hopfield_cl.memories import on_sphere
 from hopfield_cl.replay import greedy_order, replay_log_odds, select_replay
 
-_RECORDED = Path(__file__).resolve().parents[1] / "results" / "learned_forgetting.csv"
 _DIGITS = 6  # decimals in the table
 _WHITE = 255
 # Rise of the mean log-likelihood, in nats, at which EM has come to its end.
@@ -279,7 +277,7 @@ def recorded() -> provenance.Recorded:
     FileNotFoundError
         If it is not there.
     """
-    return provenance.read(_RECORDED)
+    return provenance.read(repository.results("learned_forgetting.csv"))
 
 
 def film(kept: provenance.Recorded) -> Float[Tensor, "steps M h w"]:

@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,9 +22,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-_ROOT = Path(__file__).resolve().parent.parent
-# Where the recorded runs of the book lie.
-RESULTS = _ROOT / "results"
+from hopfield_cl import repository
+
 _PACKAGES = ("hopfield_cl", "torch", "numpy", "scipy", "scikit-learn", "diffusers", "accelerate")
 _SHEET_COLUMNS = 32
 _WHITE = 255
@@ -129,6 +127,8 @@ def record(
                 "images must be a non-empty array (T, h, w) or (T, h, w, 3) of uint8, but has "
                 f"shape {images.shape} and dtype {images.dtype}."
             )
+    # Asked before anything is written: what may fail here must not leave half a record.
+    code = repository.state()
     table.parent.mkdir(parents=True, exist_ok=True)
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
@@ -137,8 +137,8 @@ def record(
     provenance = {
         "table": table.name,
         "command": _command(),
-        "commit": _git("rev-parse", "HEAD"),
-        "changed_since_commit": sorted(_git("diff", "--name-only", "HEAD").splitlines()),
+        "commit": code.commit,
+        "changed_since_commit": list(code.changed),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "seconds": round(seconds, 1),
         "seeds": list(seeds),
@@ -282,7 +282,8 @@ def _in_repository(word: str) -> str:
     path = Path(word)
     if not path.is_absolute():
         return word
-    return str(path.relative_to(_ROOT)) if path.is_relative_to(_ROOT) else path.name
+    place = repository.PLACE
+    return str(path.relative_to(place)) if path.is_relative_to(place) else path.name
 
 
 def _value(text: str) -> float | str | None:
@@ -300,11 +301,3 @@ def _write_sheet(path: Path, images: np.ndarray) -> None:
     sheet = sheet.reshape(rows, _SHEET_COLUMNS, height, width, *channels).swapaxes(1, 2)
     picture = sheet.reshape(rows * height, _SHEET_COLUMNS * width, *channels)
     Image.fromarray(picture).save(path, optimize=True)
-
-
-def _git(*arguments: str) -> str:
-    """Output of git, or an empty string where the package does not lie in a repository."""
-    run = subprocess.run(
-        ["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False
-    )
-    return run.stdout.strip()

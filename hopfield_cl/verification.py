@@ -102,7 +102,7 @@ def _forgetting_again(table: Path, checkpoints: Path) -> str:
 def _small_again(table: Path, checkpoints: Path) -> str:
     """The error of the autoencoder that was saved, over the scenes that were judged."""
     recorded, config = provenance.read(table), SmallConfig()
-    pipeline = load_pipeline(checkpoints / SMALL_SD.name)
+    pipeline = load_pipeline(checkpoints / SMALL_SD)
     images = scenes(config.judged, seed=config.seeds[0], size=image_size(pipeline)).images
     error = (decode(pipeline, encode(pipeline, images)) - images).square().mean().item()
     measure = "autoencoder_error"
@@ -119,7 +119,7 @@ def _small_again(table: Path, checkpoints: Path) -> str:
 def _prompts_again(table: Path, checkpoints: Path) -> str:
     """Density and energies of the first held-out samples, by the pipeline that was saved."""
     recorded = provenance.read(table)
-    config = PromptRunConfig(model=str(checkpoints / SMALL_SD.name))
+    config = PromptRunConfig(model=str(checkpoints / SMALL_SD))
     lab = next(laboratories(config, device="cpu", work="unused"))
     columns = {"log_density": lab.tasks[0].held_out.log_density}
     for space in ("latent", "caption"):

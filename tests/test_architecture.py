@@ -39,6 +39,7 @@ MAY_IMPORT = {
         "plotting",
         "provenance",
         "replay",
+        "repository",
     },
     "experiments": {
         "_checks",
@@ -60,6 +61,7 @@ MAY_IMPORT = {
         "memories",
         "provenance",
         "replay",
+        "repository",
     },
     "diffusion": {
         "_checks",
@@ -77,11 +79,20 @@ MAY_IMPORT = {
         "experiments",
         "intervals",
         "replay",
+        "repository",
         "scenes",
     },
     "verification": {"diffusion", "experiments", "provenance", "scenes", "stable"},
-    "cli": {"diffusion", "experiments", "learned_forgetting", "stable", "verification"},
-    "provenance": set(),
+    "cli": {
+        "diffusion",
+        "experiments",
+        "learned_forgetting",
+        "repository",
+        "stable",
+        "verification",
+    },
+    "repository": set(),
+    "provenance": {"repository"},
     "versions": {"__init__"},
 }
 

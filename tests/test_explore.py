@@ -426,5 +426,5 @@ def test_its_normal_numbers_are_normal():
 
 
 def test_a_recorded_table_of_the_book_is_named_without_the_path_of_a_machine():
-    figure = Record(table=provenance.RESULTS / "replay_mnist.csv")
-    assert figure.data["given"] == ['provenance.RESULTS / "replay_mnist.csv"']
+    figure = Record(table=repository.results("replay_mnist.csv"))
+    assert figure.data["given"] == ['repository.results("replay_mnist.csv")']

@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from hopfield_cl import provenance
-from hopfield_cl.provenance import RESULTS, hardware, read, record, verify
+from hopfield_cl import repository
+from hopfield_cl.provenance import hardware, read, record, verify
 
-ROOT = Path(provenance.__file__).parent.parent
+ROOT = repository.PLACE
 BESIDE_PYTHON = Path(sys.executable).parent
 ROWS = [{"strategy": "greedy", "gain": 0.5}, {"strategy": "random", "gain": 0.25}]
 
@@ -236,6 +236,8 @@ def test_images_that_the_hashes_leave_out_are_refused(tmp_path):
         verify(table)
 
 
-@pytest.mark.parametrize("table", sorted(RESULTS.glob("*.csv")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "table", sorted(repository.results().glob("*.csv")), ids=lambda path: path.stem
+)
 def test_every_result_of_the_book_is_as_it_was_recorded(table):
     verify(table)

@@ -100,6 +100,18 @@ def test_images_of_another_size_or_kind_are_refused(pipeline, bad, error, said):
 # Drawing
 
 
+def test_an_image_is_drawn_in_as_many_steps_as_there_are_noise_levels(pipeline):
+    own = pipeline.scheduler
+    levels = own.config.num_train_timesteps
+    drawn = generate(
+        pipeline, ["a circle"], generator=torch.Generator().manual_seed(0), steps=levels
+    )
+    assert drawn.isfinite().all()
+    assert pipeline.scheduler is own
+    with pytest.raises(ValueError, match=f"steps must be at most {levels}"):
+        generate(pipeline, ["a circle"], generator=torch.Generator(), steps=levels + 1)
+
+
 def test_what_is_drawn_depends_on_prompt_and_generator_only(pipeline):
     first = generate(pipeline, PROMPTS, generator=seeded(0), steps=2)
     again = generate(pipeline, PROMPTS, generator=seeded(0), steps=2, batch_size=2)

@@ -3,12 +3,14 @@ import json
 import re
 import shutil
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import PNDMScheduler, StableDiffusionPipeline
 from safetensors.torch import load_file
 
+from hopfield_cl import repository
 from hopfield_cl.scenes import FACTORS, scenes
 from hopfield_cl.stable import pipelines
 from hopfield_cl.stable.pipelines import (
@@ -206,6 +208,63 @@ def test_weights_in_pickle_are_refused_unread(folder, ending):
     weights_file.unlink()
     with pytest.raises(ValueError, match=rf"as diffusion_pytorch_model\.{ending} only, a pickle"):
         load_pipeline(folder)
+
+
+def test_weights_in_half_precision_only_are_refused_with_what_to_do(folder):
+    (folder / "hopfield_cl.json").unlink()
+    whole = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    whole.rename(whole.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    with pytest.raises(PipelineError) as refused:
+        load_pipeline(folder)
+    said = str(refused.value)
+    assert f"{folder / 'unet'} holds them as diffusion_pytorch_model.fp16.safetensors only" in said
+    assert 'variant="fp16"' in said
+
+
+def test_what_is_refused_with_half_precision_can_be_mended_as_it_says(folder, tmp_path):
+    pipeline = load_pipeline(folder)
+    pipeline.save_pretrained(tmp_path / "half", variant="fp16")
+    with pytest.raises(PipelineError, match="fp16"):
+        load_pipeline(tmp_path / "half")
+    read = StableDiffusionPipeline.from_pretrained(
+        tmp_path / "half", variant="fp16", safety_checker=None
+    )
+    read.save_pretrained(tmp_path / "whole")
+    assert same(load_pipeline(tmp_path / "whole"), pipeline)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 25, 999, 1000])
+def test_no_denoising_step_leads_beyond_the_noise_levels(pipeline, steps):
+    times = ddim(pipeline, steps=steps).timesteps
+    assert len(times) == steps
+    assert times.min() >= 0
+    assert times.max() < pipeline.scheduler.config.num_train_timesteps
+    if steps < 1000:  # where there is room, the schedule stays as diffusers makes it
+        plain = ddim(pipeline)
+        plain.set_timesteps(steps)
+        assert torch.equal(times, plain.timesteps)
+
+
+@pytest.mark.parametrize(
+    ("steps", "kind", "said"),
+    [
+        (0, ValueError, "steps must be at least 1, but is 0"),
+        (1001, ValueError, "steps must be at most 1000, the noise levels, but is 1001"),
+        (2.5, TypeError, "steps must be an integer"),
+    ],
+)
+def test_denoising_steps_that_are_none_are_refused(pipeline, steps, kind, said):
+    with pytest.raises(kind, match=said):
+        ddim(pipeline, steps=steps)
+
+
+def test_the_small_pipeline_of_the_book_is_found_by_its_name_but_after_a_folder_of_that_name(
+    folder, tmp_path, monkeypatch
+):
+    assert pipelines.check_source(pipelines.SMALL_SD) == repository.checkpoints("small_sd")
+    shutil.copytree(folder, tmp_path / "here" / pipelines.SMALL_SD)
+    monkeypatch.chdir(tmp_path / "here")
+    assert pipelines.check_source(pipelines.SMALL_SD) == Path(pipelines.SMALL_SD)
 
 
 def test_what_is_no_pipeline_is_refused(folder, tmp_path):

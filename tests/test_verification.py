@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from hopfield_cl import cli, provenance, verification
+from hopfield_cl import cli, provenance, repository, verification
 from hopfield_cl.diffusion.checkpoints import save_model
 from hopfield_cl.diffusion.models import ModelConfig, new_model
 from hopfield_cl.experiments import ReplayConfig, replay_run
@@ -123,7 +123,7 @@ def test_a_table_that_lacks_the_row_ends_the_check(recorded, of_digits, capsys):
 
 @pytest.mark.parametrize("table", list(verification.RECOMPUTE))
 def test_the_recorded_runs_come_out_again(table):
-    line = verification.RECOMPUTE[table](provenance.RESULTS / table, CHECKPOINTS)
+    line = verification.RECOMPUTE[table](repository.results(table), CHECKPOINTS)
     assert "rows computed again" in line
     assert float(line.split()[-2]) <= 1e-3
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import traitlets
 
-from hopfield_cl import provenance
+from hopfield_cl import provenance, repository
 from hopfield_cl.explore.base import InteractiveFigure, module
 
-_DEFAULT = provenance.RESULTS / "replay_mnist.csv"
+_DEFAULT = "replay_mnist.csv"
 _AXES = ("step", "strategy", "budget")
 
 
@@ -76,13 +76,13 @@ class Record(InteractiveFigure):
         labels: dict[str, str] | None = None,
         **traits: object,
     ) -> None:
-        data = _data(provenance.read(table or _DEFAULT), labels or {})
+        data = _data(provenance.read(table or repository.results(_DEFAULT)), labels or {})
         if table is not None:
             # On a page the path of the machine that built it would mislead.
-            path = Path(table)
-            recorded = path.parent == provenance.RESULTS
-            shown = f'provenance.RESULTS / "{path.name}"' if recorded else f'"{path.as_posix()}"'
-            data["given"] = [shown]
+            path, home = Path(table), repository.home()
+            recorded = home is not None and path.resolve().parent == home / "results"
+            shown = f'"{path.name if recorded else path.as_posix()}"'
+            data["given"] = [f"repository.results({shown})" if recorded else shown]
         self.set_trait("data", data)
         first = {
             "step": data["steps"][-1],

@@ -108,7 +108,7 @@ class PromptRunConfig:
     Attributes
     ----------
     model : str
-        Pipeline: a folder, or a name on the Hugging Face hub; the book's small one if not given.
+        Pipeline: a folder, or a name on the Hugging Face hub, or the book's small one.
     dataset : {"scenes", "cifar10"}
         Captioned images, one of :data:`hopfield_cl.stable.tasks.SOURCES`.
     method : {"full", "lora"}
@@ -127,7 +127,7 @@ class PromptRunConfig:
         Prompts whose images are shown.
     """
 
-    model: str = str(SMALL_SD)
+    model: str = SMALL_SD
     dataset: str = "scenes"
     method: str = "full"
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -447,7 +447,8 @@ def laboratories(
 ) -> Iterator[PromptLaboratory]:
     """Load a pipeline, and prepare one seed of a run after the other.
 
-    What one seed holds in memory can be given up before the next.
+    The pipeline is loaded at once, so that one which cannot be is refused before a run begins. What
+    one seed holds in memory can be given up before the next.
 
     Parameters
     ----------
@@ -477,8 +478,10 @@ def laboratories(
     learning = learning_of(pipeline, config.method)
     workspace = Workspace(work, (common, learning, made_of, fingerprint(*weights)))
     loaded = {name: value.cpu().clone() for name, value in pipeline.unet.state_dict().items()}
-    for seed in config.seeds:
-        yield PromptLaboratory(config, seed, pipeline, loaded=loaded, workspace=workspace)
+    return (
+        PromptLaboratory(config, seed, pipeline, loaded=loaded, workspace=workspace)
+        for seed in config.seeds
+    )
 
 
 def _error(found: Tensor, wanted: Tensor) -> Float[Tensor, " N"]:

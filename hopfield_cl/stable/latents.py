@@ -6,7 +6,8 @@ x_t = α_t x_0 + s_t ε, the time t belongs to the noise level σ_t = s_t/α_t, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
@@ -112,7 +113,7 @@ def generate(
     generator : torch.Generator
         Source of the noise to start from.
     steps : int
-        Denoising steps.
+        Denoising steps, at most as many as the schedule has noise levels.
     guidance : float
         From 1, for the conditional distribution itself, upwards, for images that show more of what
         the prompt adds to having none.
@@ -144,17 +145,19 @@ def generate(
     shape = (len(conditions), *latent_shape(pipeline))
     noise = torch.randn(shape, generator=generator, device=generator.device).to(conditions)
     unsaid = embed(pipeline, [""])
-    drawn = [
-        pipeline(
-            prompt_embeds=some,
-            negative_prompt_embeds=unsaid.expand_as(some),
-            latents=start,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            output_type="latent",
-        ).images
-        for some, start in zip(conditions.split(batch_size), noise.split(batch_size), strict=True)
-    ]
+    batches = zip(conditions.split(batch_size), noise.split(batch_size), strict=True)
+    with _sampled_in(pipeline, steps):
+        drawn = [
+            pipeline(
+                prompt_embeds=some,
+                negative_prompt_embeds=unsaid.expand_as(some),
+                latents=start,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                output_type="latent",
+            ).images
+            for some, start in batches
+        ]
     return decode(pipeline, torch.cat(drawn), batch_size=batch_size)
 
 
@@ -340,6 +343,16 @@ def as_denoiser(pipeline: StableDiffusionPipeline, prompt: str = "") -> Denoiser
     return denoiser
 
 
+@contextmanager
+def _sampled_in(pipeline: StableDiffusionPipeline, steps: int) -> Iterator[None]:
+    """Give the pipeline a sampler that fits a number of steps, and then its own again."""
+    own, pipeline.scheduler = pipeline.scheduler, ddim(pipeline, steps=steps)
+    try:
+        yield
+    finally:
+        pipeline.scheduler = own
+
+
 def _scheduler(pipeline: StableDiffusionPipeline, steps: int) -> DDIMScheduler:
     check_pipeline(pipeline)
     _checks.integer_from(steps, "steps", 1)
@@ -351,9 +364,7 @@ def _scheduler(pipeline: StableDiffusionPipeline, steps: int) -> DDIMScheduler:
         )
     # "trailing" starts at the highest noise and, with α = 1 at the end, ends at none (Lin et al.
     # 2024).
-    scheduler = ddim(pipeline, timestep_spacing="trailing", set_alpha_to_one=True)
-    scheduler.set_timesteps(steps)
-    return scheduler
+    return ddim(pipeline, steps=steps, timestep_spacing="trailing", set_alpha_to_one=True)
 
 
 def _check_sampling(steps: int, guidance: float, batch_size: int) -> None:

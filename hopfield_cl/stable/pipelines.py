@@ -31,11 +31,11 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
-from hopfield_cl import _checks
+from hopfield_cl import _checks, repository
 from hopfield_cl.scenes import FACTORS
 
-SMALL_SD = Path(__file__).resolve().parents[2] / "checkpoints" / "small_sd"
-"""Where the small pipeline of the book lies."""
+SMALL_SD = "small_sd"
+"""Name of the small pipeline of the book, which lies in its repository."""
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _FORMAT = "hopfield_cl pipeline, version 1"
@@ -354,7 +354,7 @@ def load_pipeline(
     Parameters
     ----------
     name_or_path : str or path
-        A folder in the layout of diffusers, or a name such as
+        A folder in the layout of diffusers; or :data:`SMALL_SD`; or a name such as
         ``"stable-diffusion-v1-5/stable-diffusion-v1-5"``: taken from the hub's cache on this
         machine if it is there, else downloaded.
     device : str or torch.device
@@ -378,21 +378,19 @@ def load_pipeline(
         If the name is not in the cache and the hub does not give it: it says what to download and
         where to put it.
     """
-    check_source(name_or_path)
+    source = check_source(name_or_path)
     _checks.float_dtype(dtype)
-    path = Path(name_or_path)
-    pipeline = (
-        _read(path, dtype, local_files_only=True)
-        if path.exists()
-        else _from_hub(str(name_or_path), dtype)
-    )
+    if isinstance(source, Path):
+        pipeline = _read(source, dtype, local_files_only=True)
+    else:
+        pipeline = _from_hub(source, dtype)
     check_pipeline(pipeline)
     pipeline.scheduler = ddim(pipeline)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)
 
 
-def check_source(name_or_path: str | Path) -> None:
+def check_source(name_or_path: str | Path) -> Path | str:
     """Require a folder that holds a pipeline, or what may be a name on the hub; read no weights.
 
     Parameters
@@ -400,26 +398,37 @@ def check_source(name_or_path: str | Path) -> None:
     name_or_path : str or path
         As for :func:`load_pipeline`.
 
+    Returns
+    -------
+    Path or str
+        The folder, or the name on the hub.
+
     Raises
     ------
     TypeError
         If it is neither.
     PipelineError
         If the folder is missing, altered, holds weights in pickle files only, or is of another
-        kind of pipeline.
+        kind of pipeline; or if it is the book's own, whose repository is not here.
     """
     if not isinstance(name_or_path, str | Path):
         raise TypeError(
             f"name_or_path must be a name or a path, but is a {type(name_or_path).__name__}."
         )
     path = Path(name_or_path)
+    if name_or_path == SMALL_SD and not path.exists():
+        try:
+            path = repository.checkpoints(SMALL_SD)
+        except FileNotFoundError as problem:
+            raise PipelineError(str(problem)) from None
     if path.exists():
         _check_folder(path)
-    elif not isinstance(name_or_path, str) or not _HUB_NAME.fullmatch(name_or_path):
-        raise PipelineError(
-            f"name_or_path must be a folder or a name OWNER/NAME on the hub, but there is no "
-            f"{path}."
-        )
+        return path
+    if isinstance(name_or_path, str) and _HUB_NAME.fullmatch(name_or_path):
+        return name_or_path
+    raise PipelineError(
+        f"name_or_path must be a folder or a name OWNER/NAME on the hub, but there is no {path}."
+    )
 
 
 def check_pipeline(pipeline: StableDiffusionPipeline) -> None:
@@ -470,13 +479,18 @@ def has_adapter(pipeline: StableDiffusionPipeline) -> bool:
     return bool(getattr(pipeline.unet, "peft_config", None))
 
 
-def ddim(pipeline: StableDiffusionPipeline, **options: object) -> DDIMScheduler:
+def ddim(
+    pipeline: StableDiffusionPipeline, *, steps: int | None = None, **options: object
+) -> DDIMScheduler:
     """Make the DDIM sampler of a pipeline's noise schedule.
 
     Parameters
     ----------
     pipeline : StableDiffusionPipeline
         Whose schedule is taken.
+    steps : int, optional
+        Denoising steps, at most as many as the schedule has noise levels. The sampler is then ready
+        for them: its ``timesteps`` are set.
     **options
         What shall be otherwise than in its configuration.
 
@@ -484,9 +498,27 @@ def ddim(pipeline: StableDiffusionPipeline, **options: object) -> DDIMScheduler:
     -------
     DDIMScheduler
         It clips nothing: latents, unlike pixels, have no range.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``steps`` is no such number.
     """
     unclipped = {"clip_sample": False, "thresholding": False}
-    return DDIMScheduler.from_config(pipeline.scheduler.config, **unclipped, **options)
+    scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, **unclipped, **options)
+    if steps is None:
+        return scheduler
+    levels = scheduler.config.num_train_timesteps
+    _checks.integer_from(steps, "steps", 1)
+    if steps > levels:
+        raise ValueError(f"steps must be at most {levels}, the noise levels, but is {steps}.")
+    if scheduler.config.timestep_spacing == "leading":
+        # With so many steps that the offset of Stable Diffusion, 1, would lead beyond the last
+        # noise level, diffusers does go there.
+        room = levels - 1 - (steps - 1) * (levels // steps)
+        scheduler.register_to_config(steps_offset=min(scheduler.config.steps_offset, room))
+    scheduler.set_timesteps(steps)
+    return scheduler
 
 
 def image_size(pipeline: StableDiffusionPipeline) -> int:
@@ -542,6 +574,13 @@ def _check_folder(folder: Path) -> None:
         # A variant, "fp16" say, is not what is read.
         if any(name.endswith(".safetensors") and ".fp16." not in name for name in files):
             continue
+        halves = [name for name in files if name.endswith(".safetensors")]
+        if halves:
+            raise PipelineError(
+                f"name_or_path must hold its weights in full precision, but {folder / part} holds "
+                f"them as {halves[0]} only: load and save that pipeline with diffusers once, "
+                'from_pretrained(FOLDER, variant="fp16").save_pretrained(NEW_FOLDER).'
+            )
         pickles = [name for name in files if name.endswith(_PICKLES)]
         if pickles:
             raise PipelineError(

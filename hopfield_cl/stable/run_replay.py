@@ -115,8 +115,9 @@ def prompt_replay_run(
     pictures: dict[tuple[str, int], list[int]] = {}
     details: dict[str, object] = {"labels": _LABELS, "measures": list(_MEASURES), "sigma": []}
     per_seed, gallery = [], Gallery()
+    labs = laboratories(config, device=device, work=work)
     with tqdm(total=len(config.seeds) * (len(arms) + 1), desc="replay", unit="arm") as bar:
-        for lab in laboratories(config, device=device, work=work):
+        for lab in labs:
             found = {("before", 0): lab.before()}
             bar.update()
             for strategy, budget in arms:
