@@ -30,6 +30,7 @@ WORK = ROOT / "_work"
 EXECUTED = WORK / "executed"
 TIMES = "execution_times.csv"
 SECONDS_A_CELL = 300
+WIDGET = "application/vnd.jupyter.widget-view+json"
 # Notebooks run side by side with one thread each: quicker than one after another with all threads,
 # and sums are added up in the same order on every machine.
 AT_ONCE = 2
@@ -88,17 +89,20 @@ def execute(notebook: Path, source: Path) -> str:
     print(f"{notebook}\n{run.stdout}", flush=True)
     run.check_returncode()
     seconds = f"{time.perf_counter() - began:.1f}"
-    drop_widget_state(target)
+    drop_live_half(target)
     EXECUTED.mkdir(parents=True, exist_ok=True)
     duration.write_text(seconds)
     shutil.copy(target, kept)
     return seconds
 
 
-def drop_widget_state(notebook: Path) -> None:
-    """Leave out the state of live widgets: no page without a kernel can use it, and it is large."""
+def drop_live_half(notebook: Path) -> None:
+    """Leave out the live widgets and their state: no page without a kernel can use them."""
     content = nbformat.read(notebook, as_version=4)
     content.metadata.pop("widgets", None)
+    for cell in content.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [each for each in cell.outputs if WIDGET not in each.get("data", {})]
     nbformat.write(content, notebook)
 
 

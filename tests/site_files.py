@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 from bs4 import BeautifulSoup
+from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
@@ -27,6 +28,21 @@ def notebooks() -> list[Path]:
 def pages() -> list[Path]:
     """Built pages of the book's documents."""
     return [HTML / f"{source}.html" for source in sources()]
+
+
+SETTLED = """async () => {
+  await document.fonts.ready;
+  await window.MathJax?.startup?.promise;  // the whole page is typeset
+  const drawn = () => [...document.querySelectorAll(".hk[aria-busy=true]")]
+    .every((figure) => !figure.checkVisibility());
+  while (!drawn()) await new Promise(requestAnimationFrame);
+  return true;
+}"""
+
+
+def settle(page: Page) -> None:
+    """Wait until the page's fonts, its mathematics and its figures are there."""
+    page.wait_for_function(SETTLED, timeout=60_000)
 
 
 @functools.cache

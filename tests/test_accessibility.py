@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
-from site_files import pages
+from site_files import pages, settle
 
 GRAVE = {"serious", "critical"}
 
@@ -17,7 +17,7 @@ def grave_violations(chromium: Browser, url: str, scheme: str) -> list[str]:
     page = context.new_page()
     page.route("http*://**", lambda route: route.abort())
     page.goto(url, wait_until="load")
-    page.wait_for_timeout(1500)
+    settle(page)
     found = Axe().run(page).response["violations"]
     context.close()
     return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from playwright.sync_api import Browser, Page
-from site_files import pages
+from site_files import pages, settle
 
 CHAPTERS = [page for page in pages() if page.parent.name.startswith("part")]
 
@@ -22,7 +22,7 @@ def open_page(chromium: Browser, path, width: int) -> tuple[Page, list[str]]:
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.route("http*://**", lambda route: route.abort())
     page.goto(path.as_uri(), wait_until="load")
-    page.wait_for_timeout(1000)
+    settle(page)
     return page, troubles
 
 
@@ -40,8 +40,7 @@ def test_a_page_opens_without_error_or_request_and_fits_its_width(chromium, path
 @pytest.mark.parametrize("path", CHAPTERS, ids=name)
 def test_mathematics_is_typeset_without_error(chromium, path):
     page, _ = open_page(chromium, path, 1280)
-    page.wait_for_selector("mjx-container", state="attached", timeout=20_000)
-    page.wait_for_timeout(2000)
+    page.wait_for_selector("mjx-container", state="attached")
     errors = page.locator("mjx-merror, [data-mjx-error]").count()
     page.evaluate("document.querySelectorAll('article pre').forEach((code) => code.remove())")
     raw = page.evaluate("document.querySelector('article').innerText.match(/\\$[^$]{1,80}\\$/g)")
@@ -65,14 +64,15 @@ def test_the_caption_of_a_table_is_as_wide_as_the_table_on_a_phone(chromium, pat
 @pytest.mark.parametrize("path", CHAPTERS, ids=name)
 def test_each_slider_moves_the_picture_and_the_sentence(chromium, path):
     page, troubles = open_page(chromium, path, 390)
-    panels = page.locator("figure.hcl-panel")
+    panels = page.locator("figure[data-hcl=panel]")
     assert panels.count() > 0
     for panel in panels.all():
-        image, sentence = panel.locator("img"), panel.locator("p[role=status]")
+        image, sentence = panel.locator("img"), panel.locator("p").first
         for slider in panel.locator("input[type=range]").all():
             seen = []
             for key in ("Home", "End"):
                 slider.press(key)
+                settle(page)
                 seen.append((image.get_attribute("src"), sentence.inner_text()))
                 assert slider.get_attribute("aria-valuetext")
             assert seen[0][0] != seen[1][0]

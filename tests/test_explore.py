@@ -9,9 +9,9 @@ import torch
 import traitlets
 from bs4 import BeautifulSoup
 
-from hopfield_cl import provenance
+from hopfield_cl import provenance, repository
 from hopfield_cl.energy import energy, fixed_points
-from hopfield_cl.explore import Budget, Cooling, Landscape, Outlier, Record, _random, budget
+from hopfield_cl.explore import Budget, Cooling, Landscape, Outlier, Record, _random, base, budget
 from hopfield_cl.explore.base import InteractiveFigure, module, stylesheet
 from hopfield_cl.memories import cluster_with_outlier
 from hopfield_cl.plotting import COLORS
@@ -81,11 +81,38 @@ def test_the_colours_are_those_of_the_book():
 
 
 @each_figure
-def test_one_output_serves_both_a_notebook_and_a_page(figure):
+def test_a_cell_shows_the_widget_and_asleep_the_figure_of_the_page(figure, monkeypatch):
+    shown = []
+    monkeypatch.setattr(base, "display", lambda output, **options: shown.append((output, options)))
+    made = figure()
+    made._ipython_display_()
+    (widget, options), (html, _) = shown
+    assert options["raw"]
+    assert widget["application/vnd.jupyter.widget-view+json"]["model_id"] == made.model_id
+    assert "text/html" not in widget  # a notebook shows one part of an output only
+    asleep = BeautifulSoup(html.data, "html.parser").figure
+    assert asleep["data-hcl-asleep"] == made.mark == made.get_state()["mark"]
+    assert f'[data-hcl-live="{made.mark}"]' in asleep.style.text
+
+
+@each_figure
+def test_where_no_script_may_run_a_figure_says_how_to_wake_it(figure):
     made = figure()
     data, _ = made._repr_mimebundle_()
-    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == made.model_id
-    assert BeautifulSoup(data["text/html"], "html.parser").script is not None
+    for text in (data["text/plain"], page(made).figure.div.text):
+        assert "run the cell, or trust the notebook" in text
+
+
+def test_two_figures_have_two_marks():
+    assert Outlier().mark != Outlier().mark
+
+
+@each_figure
+def test_a_module_needs_no_name_of_a_notebook(figure):
+    assert not re.search(
+        r"\b(require|define|Jupyter|IPython|google|acquireVsCodeApi)\b", figure._esm
+    )
+    assert not re.search(r"^\s*import\b|\bimport\(", figure._esm, re.MULTILINE)
 
 
 # The state

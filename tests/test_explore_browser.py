@@ -14,14 +14,16 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from hopfield_cl import provenance
-from hopfield_cl.explore import Budget, Cooling, Landscape, Outlier, Record
+from hopfield_cl.explore import Budget, Cooling, Landscape, Outlier, Panel, Record, Slider
+from hopfield_cl.plotting import subplots
 
 FIGURES = [Landscape, Outlier, Budget, Cooling, Record]
 # Relative, but for numbers that pass through zero: those are compared with this size.
 RELATIVE, SMALLEST = 1e-9, 1e-3
+PATIENCE = 60_000
 RESULTS = Path(__file__).parent.parent / "results"
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
@@ -41,11 +43,16 @@ class Reader:
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.route("http*://**", lambda route: route.abort())
         page.goto(path.as_uri() + fragment)
-        page.wait_for_selector(".hk p:not(:empty)")
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until each figure has drawn all that it was asked for."""
+        for figure in self.page.locator(".hk").all():
+            expect(figure).to_have_attribute("aria-busy", "false", timeout=PATIENCE)
 
     def sentence(self, number: int = 0) -> str:
-        self.page.wait_for_timeout(200)
-        return self.page.locator(".hk p").nth(number).inner_text()
+        self.settle()
+        return self.page.locator(".hk").nth(number).locator("p").first.inner_text()
 
     def state(self, name: str) -> float:
         """Position of a slider."""
@@ -245,10 +252,12 @@ def test_cooling_runs_and_a_reader_who_wants_no_motion_gets_its_end_at_once(open
     assert reader.sentence().startswith("At σ = 0.1 ")
     assert reader.state("sigma") == 0
     moving = open_figures(Cooling(), reduced_motion="no-preference")
+    moving.page.clock.install()  # so that a slow machine skips no frame
     moving.page.get_by_role("button", name="Cool").click()
-    moving.page.wait_for_timeout(300)
+    moving.page.clock.run_for(300)
     assert 0 < moving.state("sigma") < 57
     moving.page.get_by_role("button", name="Reset").click()
+    moving.page.clock.run_for(100)
     assert moving.sentence().startswith("At σ = 0.5 ")
 
 
@@ -317,8 +326,16 @@ def test_a_record_shows_the_images_of_the_chosen_cell_and_of_no_replay(open_figu
         left = number % layout["columns"] * layout["width"]
         return sheet[top : top + layout["height"], left : left + layout["width"]]
 
-    page = open_figures(made).page
-    page.wait_for_timeout(300)
+    reader = open_figures(made)
+    page = reader.page
+    # The sheet may come after the first drawing.
+    page.wait_for_function(
+        """() => {
+          const canvas = document.querySelector("canvas"), blank = canvas.cloneNode();
+          return canvas.toDataURL() !== blank.toDataURL();
+        }"""
+    )
+    reader.settle()
     size = page.locator("canvas").first.bounding_box()["height"]
     shown = page.evaluate(TILES, [layout["width"], size])
     found = made.compute()
@@ -356,6 +373,69 @@ def test_a_record_without_images_shows_its_curves_alone(open_figures, tmp_path):
     assert "; at budget 0 it is 0 ± 1" in reader.sentence()
     reader.page.get_by_label("strategy").select_option("none")
     assert reader.sentence().endswith("budget 64: not recorded.")
+
+
+# Panels
+
+
+def panel():
+    """A panel over numbers and words, with a control that only a kernel moves."""
+
+    def draw(size, how, more):
+        made, axes = subplots(figsize=(3, 1))
+        axes.plot([0, size], linestyle="-" if how == "whole" else ":")
+        return made, f"A line to {size:g}, {how}, {more}."
+
+    sliders = {
+        "size": Slider("size", [1.0, 2.0, 4.0], start=2.0),
+        "how": Slider("line", ["whole", "dotted"], start="whole"),
+    }
+    live = {"more": Slider("more", [1, 2], start=2)}
+    return Panel(draw, sliders, live=live, caption="Move the end of the line.")
+
+
+def test_a_panel_shows_the_picture_of_each_position_and_reset_the_first(open_figures):
+    reader = open_figures(panel())
+    image, seen = reader.page.locator("img"), set()
+    for size, key in (("1", "Home"), ("4", "End")):
+        for how, other in (("whole", "Home"), ("dotted", "End")):
+            reader.page.locator("[data-trait=size]").press(key)
+            reader.page.locator("[data-trait=how]").press(other)
+            assert reader.sentence() == f"A line to {size}, {how}, 2."
+            assert image.get_attribute("alt") == reader.sentence()
+            seen.add(image.get_attribute("src"))
+    assert len(seen) == 4
+    reader.page.get_by_role("button", name="Reset").click()
+    assert reader.sentence() == "A line to 2, whole, 2."
+
+
+def test_a_panel_says_what_it_holds_and_how_to_run_it(open_figures):
+    reader = open_figures(panel())
+    note = reader.page.get_by_text(
+        "6 pictures, drawn when this page was built. Held here: more = 2."
+    )
+    note.click()
+    assert reader.page.get_by_text("type make lab").is_visible()
+    assert reader.page.locator("[data-trait=more]").count() == 0
+
+
+def test_a_link_brings_a_panel_back_and_a_broken_one_leaves_it(open_figures):
+    reader = open_figures(panel(), fragment=link(panel={"size": 4, "how": "dotted"}))
+    assert reader.sentence() == "A line to 4, dotted, 2."
+    wild = {"size": 1e9, "how": "constructor", "more": 7}
+    reader = open_figures(panel(), fragment=link(panel=wild))
+    assert reader.sentence() == "A line to 4, whole, 2."
+
+
+def test_a_control_with_one_position_is_not_shown(open_figures):
+    made = Panel(
+        lambda x: (subplots(figsize=(2, 1))[0], f"x is {x}."),
+        {"x": Slider("x", [1], start=1)},
+        caption="One.",
+    )
+    reader = open_figures(made)
+    assert reader.sentence() == "x is 1."
+    assert reader.page.locator("input").count() == 0
 
 
 # Links
@@ -434,6 +514,7 @@ def test_a_figure_fits_a_phone_in_both_themes_with_readable_ink(open_figures, fi
         ("body", "data-jp-theme-light", "false", "dark"),
         ("body", "data-jp-theme-light", "true", "light"),
         ("body", "class", "vscode-dark", "dark"),
+        ("documentElement", "theme", "dark", "dark"),
     ],
 )
 def test_the_theme_of_the_page_comes_before_that_of_the_system(
@@ -455,8 +536,7 @@ def test_a_figure_is_a_named_group_with_a_sentence_that_is_read_out(open_figures
     group = reader.page.get_by_role("group")
     assert group.get_attribute("aria-label").startswith(f"{figure.__name__}: ")
     spoken = group.locator("[aria-live=polite]")
-    reader.page.wait_for_timeout(600)
-    assert spoken.inner_text() == reader.sentence()
+    expect(spoken).to_have_text(reader.sentence(), timeout=PATIENCE)
     for drawing in group.locator("svg, canvas").all():
         assert drawing.evaluate("element => !!element.closest('[aria-hidden=true]')")
 
@@ -505,7 +585,8 @@ def test_a_live_view_hears_python_tells_it_and_ends_cleanly(chromium, figure):
     page.add_style_tag(content=figure._css)
     values = made.state() | {"start": made.start, "data": made.data, "caption": made.caption}
     page.evaluate(LIVE, [url, values])
-    page.wait_for_selector(".hk p:not(:empty)")
+    settled = page.locator(".hk[aria-busy=false]")
+    settled.wait_for()
     slider = page.locator("input[type=range]").first
     name, before = slider.get_attribute("data-trait"), page.locator(".hk p").inner_text()
     slider.press("End")
@@ -513,7 +594,7 @@ def test_a_live_view_hears_python_tells_it_and_ends_cleanly(chromium, figure):
     setattr(made, name, saved[name])  # what the view sends, Python takes
     assert saved[name] != values[name]
     page.evaluate("([name, value]) => model.set(name, value)", [name, values[name]])
-    page.wait_for_timeout(200)
+    settled.wait_for()
     assert page.locator(".hk p").inner_text() == before
     assert page.locator(".hk figcaption").inner_text() == made.caption
     page.get_by_role("button", name="Copy as Python").click()

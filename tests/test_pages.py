@@ -95,7 +95,7 @@ def test_a_chapter_has_a_theorem_a_folded_proof_and_three_exercises_with_solutio
     assert article.select("div.proof.dropdown, div.proof details")
     assert len(article.select("div.exercise")) >= 3
     assert len(article.select("div.solution.dropdown")) >= 3
-    assert article.select("figure.hcl-panel")
+    assert article.select('figure[data-hcl="panel"]')
 
 
 def test_the_map_is_the_same_in_the_readme_and_the_appendix_and_names_files_that_exist():

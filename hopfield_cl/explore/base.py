@@ -4,6 +4,12 @@ A figure is one Python class and one JavaScript module. In JupyterLab the module
 widget whose traits go both ways. On a page without a kernel the same text runs over a plain object
 that holds the traits' values; it is part of the cell's HTML output, so the page asks for nothing.
 
+A cell that shows a figure has two outputs, since JupyterLab shows the widget of an output and
+nothing else of it, even if there is no widget any more. The first is the widget. The second is the
+figure of the page, asleep: a rule of style hides it while a view of the widget is on the screen.
+After a restart of the kernel, and in a notebook that was saved and opened without one, it wakes,
+and hides what is left of the first.
+
 To add one, write a subclass with
 
 * ``_esm = module("kit.js", …, "name.js")``, the texts that make up its module;
@@ -16,7 +22,7 @@ default::
     function render({ model, el }) {
       const figure = mount(model, el, { kind, label, basis });     // kind: the class in lower case
       figure.slider({ name, label, min, max, steps, log, text });  // moves the number trait `name`
-      figure.slider({ name, label, stops, text });                 // the same, over listed values
+      figure.slider({ name, label, stops, text });                 // over listed numbers or words
       figure.choice({ name, label, options });                     // { value: "what it says" }
       figure.button(text, action);
       return figure.start(draw, mend);                             // returns what ends the figure
@@ -38,6 +44,7 @@ cluster with an outlier, and its rotations).
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from numbers import Real
 from pathlib import Path
@@ -45,10 +52,13 @@ from typing import Any, ClassVar
 
 import anywidget
 import traitlets
+from IPython.display import HTML, display
 
 from hopfield_cl.plotting import COLORS, figcaption
 
 _HERE = Path(__file__).parent
+# Lines of JavaScript that are for those who read its source, not for every page.
+_COMMENT = re.compile(r"^ *(//[^\n]*|/\*\*.*?\*/)\n", re.MULTILINE | re.DOTALL)
 
 
 def module(*names: str) -> str:
@@ -64,7 +74,7 @@ def module(*names: str) -> str:
     str
         One module that imports nothing.
     """
-    texts = [(_HERE / name).read_text(encoding="utf-8") for name in names]
+    texts = [_COMMENT.sub("", (_HERE / name).read_text(encoding="utf-8")) for name in names]
     return "\n".join([f"const COLORS = {json.dumps(COLORS)};", *texts])
 
 
@@ -117,7 +127,9 @@ class InteractiveFigure(anywidget.AnyWidget):
     Attributes
     ----------
     caption : str
-        What the reader should try, and see.
+        What the reader should try, and see: plain text.
+    mark : str
+        What the views of this figure and its copy that sleeps know each other by.
     start : dict
         The state to which "Reset" returns: that with which the figure was made.
     data : dict
@@ -137,6 +149,7 @@ class InteractiveFigure(anywidget.AnyWidget):
     caption = traitlets.Unicode().tag(sync=True)
     start = traitlets.Dict(read_only=True).tag(sync=True)
     data = traitlets.Dict(read_only=True).tag(sync=True)
+    mark = traitlets.Unicode(read_only=True).tag(sync=True)
 
     def __init__(self, **traits: object) -> None:
         known = ["caption", *self.state_names()]
@@ -147,6 +160,7 @@ class InteractiveFigure(anywidget.AnyWidget):
                 )
         super().__init__(**({"caption": self.default_caption} | traits))
         self.set_trait("start", self.state())
+        self.set_trait("mark", uuid.uuid4().hex)
 
     @classmethod
     def state_names(cls) -> list[str]:
@@ -167,6 +181,10 @@ class InteractiveFigure(anywidget.AnyWidget):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what it computes.")
 
+    def page_data(self) -> dict[str, Any]:
+        """What the module draws from on a page: ``data``, and what only a page needs."""
+        return self.data
+
     def html(self) -> str:
         """The figure for a page without a kernel, in its present state.
 
@@ -175,14 +193,15 @@ class InteractiveFigure(anywidget.AnyWidget):
         str
             A ``figure`` element with its style and its script.
         """
-        values = self.state() | {"start": self.start, "data": self.data}
+        values = self.state() | {"start": self.start, "data": self.page_data()}
         # Inside a script element "</script" ends it early, and "<!--" may keep it from ending.
         data = json.dumps(values).replace("<", "\\u003c")
         name = f"hcl-explore-{uuid.uuid4().hex}"
         start = f'render({{ model: staticModel({data}), el: document.getElementById("{name}") }});'
         return (
-            f'<figure class="hcl-figure hcl-explore" data-hcl="{self.kind()}">'
-            f'<style>{self._css}</style><div id="{name}"></div>{figcaption(self.caption)}</figure>'
+            f'<figure class="hcl-figure hcl-explore" data-hcl="{self.kind()}" '
+            f'data-hcl-asleep="{self.mark}"><style>{self._css}{_sleep(self.mark)}</style>'
+            f'<div id="{name}"><p>{_NO_SCRIPT}</p></div>{figcaption(self.caption)}</figure>'
             f'<script type="module">{self._esm}\n{start}</script>'
         )
 
@@ -193,4 +212,26 @@ class InteractiveFigure(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         data, metadata = super()._repr_mimebundle_(**options)
-        return {**data, "text/html": self.html()}, metadata
+        return data | {"text/plain": f"{type(self).__name__}. {_NO_SCRIPT}"}, metadata
+
+    def _ipython_display_(self) -> None:
+        data, metadata = self._repr_mimebundle_()
+        display(data, metadata=metadata, raw=True)
+        display(HTML(self.html()))
+
+
+# What stands in place of a figure where its script is not allowed to run.
+_NO_SCRIPT = (
+    "This figure moves once its cell has run. In a notebook that was run elsewhere, run the cell, "
+    "or trust the notebook."
+)
+
+
+def _sleep(mark: str) -> str:
+    """Style that shows of a cell's two outputs the one that is awake."""
+    view, asleep = f'[data-hcl-live="{mark}"]', f'[data-hcl-asleep="{mark}"]'
+    output = ".jp-OutputArea-child"  # in JupyterLab, Notebook 7 and Voila
+    return (
+        f"body:has({view}) :is({asleep},{output}:has({asleep})),"
+        f"body:not(:has({view})) {output}:has(+ {output} {asleep}){{display:none}}"
+    )

@@ -128,7 +128,7 @@ function drawCurves(rows, { strategy, budget }, yLabel, box) {
   return svg + path(`M${frame.x(budget) - 7} ${frame.y(rows[strategy][0][budget])}a7 7 0 1 0 14 0a7 7 0 1 0 -14 0`, `fill:none;${INK};stroke-width:2`);
 }
 
-export function render({ model, el }) {
+function render({ model, el }) {
   const figure = mount(model, el, { kind: "budget", label: "Budget: what replay protects" });
   figure.slider({ name: "budget", label: "replay budget K, of 15", min: 0, max: POOL, steps: POOL, text: String });
   figure.choice({ name: "strategy", label: "replay by", options: WAYS });

@@ -51,7 +51,7 @@ function samplePath(memories, sigma, sample) {
 
 const tag = (x, y, name) => `<text x="${x}" y="${y}" style="font-size:4.2px;font-weight:600">${name}</text>`;
 
-export function render({ model, el }) {
+function render({ model, el }) {
   const figure = mount(model, el, { kind: "cooling", label: "Cooling: basins of data under noise" });
   const { stage } = figure;
   stage.style.cssText += ";display:flex;flex-wrap:wrap;gap:.5em 1.5em";

@@ -17,9 +17,14 @@ function staticModel(values) {
   };
 }
 
+// What takes the keyboard. A notebook matches its shortcuts on what has the focus before it looks for
+// this mark further up: without it on each of these, "d d" on a slider deletes the cell.
+const TAKES_KEYS = ["button", "input", "select", "summary"];
+
 /** A new element with attributes and children. */
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
+  if (TAKES_KEYS.includes(tag)) element.setAttribute("data-lm-suppress-shortcuts", true);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   element.append(...children);
   return element;
@@ -43,7 +48,7 @@ function fits(value, like) {
   return typeof value === typeof like && (typeof value !== "number" || Number.isFinite(value));
 }
 
-function mount(model, el, { kind, label, basis = "100%", given = [] }) {
+function mount(model, el, { kind, label, basis = "100%", given = [], answers = [] }) {
   const live = !model.static;
   const initial = model.get("start"), names = Object.keys(initial);
   const twins = [...document.querySelectorAll(`[data-hcl="${kind}"]`)];
@@ -56,29 +61,44 @@ function mount(model, el, { kind, label, basis = "100%", given = [] }) {
   const tools = make("div", { class: "hk-tools" });
   const status = make("span", { role: "status" });
   const main = make("div", { class: "hk-main" }, stage, controls);
-  const root = make("div", { class: "hk", role: "group", "aria-label": label, "data-lm-suppress-shortcuts": true }, main, sentence, spoken);
+  const root = make("div", { class: "hk", role: "group", "aria-label": label, "aria-busy": true }, main, sentence, spoken);
+  if (live) root.dataset.hclLive = model.get("mark");
   if (live && model.get("caption")) root.append(make("figcaption", {}, model.get("caption")));
   el.replaceChildren(root);
 
   const values = () => Object.fromEntries(names.map((name) => [name, model.get(name)]));
   const refreshers = [], cleaners = {}, closers = [];
+  const watch = new ResizeObserver(schedule);
   let pending = 0, motion = 0, speech = 0, draw = null;
 
   function redraw() {
     pending = 0;
-    if (!draw || !stage.clientWidth) return; // hidden: the observer of its size will call again
+    if (!draw) return;
+    if (!stage.clientWidth) {
+      // Hidden, maybe for a part of this frame: an observer that begins anew tells of any size but none.
+      watch.unobserve(stage);
+      return watch.observe(stage);
+    }
     for (const refresh of refreshers) refresh();
     sentence.textContent = draw(values(), stage.clientWidth);
+    root.setAttribute("aria-busy", pending > 0 || motion > 0);
     // A screen reader is told once the figure rests, not sixty times a second.
     clearTimeout(speech);
     speech = setTimeout(() => { spoken.textContent = sentence.textContent; }, 300);
   }
-  const schedule = () => { pending ||= requestAnimationFrame(redraw); };
+  function schedule() {
+    root.setAttribute("aria-busy", true);
+    pending ||= requestAnimationFrame(redraw);
+  }
   function set(changes) {
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
     model.save_changes();
   }
-  function stop() { cancelAnimationFrame(motion); motion = 0; }
+  function stop() {
+    if (motion) schedule(); // at rest it draws once more
+    cancelAnimationFrame(motion);
+    motion = 0;
+  }
   function animate(seconds, step) {
     stop();
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) return step(1);
@@ -92,9 +112,13 @@ function mount(model, el, { kind, label, basis = "100%", given = [] }) {
   }
 
   function slider({ name, label: title, stops, min, max, steps = stops ? stops.length - 1 : 100, log, text = (value) => figures(value, 3) }) {
-    const nearest = (value) => stops.reduce((best, stop, k) => (Math.abs(stop - value) < Math.abs(stops[best] - value) ? k : best), 0);
+    const words = stops?.some((stop) => typeof stop === "string");
+    const nearest = (value) => words ? Math.max(0, stops.indexOf(value))
+      : stops.reduce((best, stop, k) => (Math.abs(stop - value) < Math.abs(stops[best] - value) ? k : best), 0);
     const at = (k) => stops ? stops[k] : Number((log ? min * (max / min) ** (k / steps) : min + ((max - min) * k) / steps).toPrecision(4));
     const position = (value) => stops ? nearest(value) : Math.round(steps * (log ? Math.log(value / min) / Math.log(max / min) : (value - min) / (max - min)));
+    cleaners[name] = (value) => stops ? stops[nearest(value)] : clamp(value, min, max);
+    if (!steps) return; // one position: nothing to move
     const input = make("input", { type: "range", min: 0, max: steps, step: 1, "data-trait": name });
     const shown = make("output");
     input.addEventListener("input", () => { stop(); set({ [name]: at(Number(input.value)) }); });
@@ -104,16 +128,16 @@ function mount(model, el, { kind, label, basis = "100%", given = [] }) {
       shown.textContent = text(value);
       input.setAttribute("aria-valuetext", shown.textContent);
     });
-    cleaners[name] = (value) => stops ? stops[nearest(value)] : clamp(value, min, max);
     input.setAttribute("aria-label", title);
     controls.append(make("label", {}, title, shown, input));
   }
   function choice({ name, label: title, options }) {
+    cleaners[name] = (value) => (value in options ? value : initial[name]);
+    if (Object.keys(options).length < 2) return;
     const select = make("select", { "data-trait": name });
     for (const [value, says] of Object.entries(options)) select.append(make("option", { value }, says));
     select.addEventListener("change", () => { stop(); set({ [name]: select.value }); });
     refreshers.push(() => { select.value = model.get(name); });
-    cleaners[name] = (value) => (value in options ? value : initial[name]);
     controls.append(make("label", {}, title, select));
   }
   function button(text, action) {
@@ -138,9 +162,12 @@ function mount(model, el, { kind, label, basis = "100%", given = [] }) {
   }
   async function copy() {
     const changed = names.filter((name) => JSON.stringify(model.get(name)) !== JSON.stringify(initial[name]));
-    const part = Object.fromEntries(changed.map((name) => [name, model.get(name)]));
-    let text = `${kind[0].toUpperCase()}${kind.slice(1)}(${[...given, ...changed.map((name) => `${name}=${JSON.stringify(part[name])}`)].join(", ")})`;
-    if (!live) {
+    let text;
+    if (live) {
+      const traits = changed.map((name) => `${name}=${JSON.stringify(model.get(name))}`);
+      text = `${kind[0].toUpperCase()}${kind.slice(1)}(${[...given, ...traits].join(", ")})`;
+    } else {
+      const part = Object.fromEntries(changed.map((name) => [name, model.get(name)]));
       const parts = readFragment().set(key, encodeURIComponent(JSON.stringify(part)));
       history.replaceState(history.state, "", "#" + [...parts].map((pair) => pair.join("=")).join("&"));
       text = location.href;
@@ -153,18 +180,25 @@ function mount(model, el, { kind, label, basis = "100%", given = [] }) {
   function start(drawing, mend = (changes) => changes) {
     draw = drawing;
     button("Reset", () => { stop(); set(structuredClone(initial)); status.textContent = ""; });
-    button(live ? "Copy as Python" : "Copy link to this state", copy);
+    // A link to a notebook's own application would not bring the figure back.
+    if (live ? given : !el.closest(".jp-NotebookPanel")) button(live ? "Copy as Python" : "Copy link to this state", copy);
     tools.append(status);
     controls.append(tools);
-    for (const name of names) {
+    for (const name of [...names, ...answers]) {
       model.on(`change:${name}`, schedule);
       closers.push(() => model.off(`change:${name}`, schedule));
+    }
+    if (live) {
+      // ipywidgets' own event: the kernel was restarted, and no one hears this view any more. Without
+      // its mark the figure's copy, which needs no kernel, shows in its place.
+      const fade = () => { delete root.dataset.hclLive; };
+      model.on("comm_live_update", fade);
+      closers.push(() => model.off("comm_live_update", fade));
     }
     if (!live) {
       listen(window, "hashchange", () => follow(mend));
       follow(mend);
     }
-    const watch = new ResizeObserver(schedule);
     watch.observe(stage);
     listen(window, "beforeprint", redraw);
     redraw();

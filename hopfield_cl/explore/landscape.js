@@ -33,7 +33,7 @@ function retrieval(p, query) {
   return { path, path_energy: path.map(([x, y]) => p.energy(x, y)) };
 }
 
-export function render({ model, el }) {
+function render({ model, el }) {
   const figure = mount(model, el, { kind: "landscape", label: "Landscape: energy and basins of memories in the plane", basis: "20em" });
   const { stage } = figure;
   stage.style.maxWidth = "30em";

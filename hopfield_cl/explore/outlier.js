@@ -110,7 +110,7 @@ export function compute(parameters) {
   };
 }
 
-export function render({ model, el }) {
+function render({ model, el }) {
   const figure = mount(model, el, { kind: "outlier", label: "Outlier: energy, curvature and forgetting of a cluster and an outlier" });
   figure.slider({ name: "outlier_overlap", label: "outlier’s overlap s (0: far)", min: 0, max: 1 });
   figure.slider({ name: "correlation", label: "cluster’s tightness c", min: 0.05, max: 0.95, steps: 90 });

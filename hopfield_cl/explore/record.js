@@ -25,7 +25,7 @@ export function compute({ step, strategy, budget, measure, data }) {
   };
 }
 
-export function render({ model, el }) {
+function render({ model, el }) {
   const data = model.get("data"), { labels, sheet } = data;
   const figure = mount(model, el, { kind: "record", label: "Record: a recorded experiment, and its images", given: data.given });
   const name = (key) => labels[key] ?? key;
