@@ -29,8 +29,8 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from hopfield_cl import data, memories
-from hopfield_cl.boltzmann import HopfieldBoltzmannMachine, fit_em, initialise
-from hopfield_cl.provenance import record
+from hopfield_cl.networks.boltzmann import HopfieldBoltzmannMachine, fit_em, initialise
+from hopfield_cl.records.provenance import record
 
 COUNTS, BETA, SEED, SWEEPS, ROUNDS = [500, 50], 1000.0, 0, 15, 5
 LEARNED = ("memories", "weights", "beta")

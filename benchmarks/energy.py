@@ -23,7 +23,7 @@ import torch
 from tqdm.auto import tqdm
 
 from hopfield_cl.energy import energy, retrieve
-from hopfield_cl.provenance import record
+from hopfield_cl.records.provenance import record
 
 QUERIES, BETA, SEED = 256, 1.0, 0
 SIZES = [(count, dim) for dim in (64, 784) for count in (10_000, 100_000, 1_000_000)]

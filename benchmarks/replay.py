@@ -24,7 +24,7 @@ import torch
 from torch.nn.functional import softplus
 
 from hopfield_cl import data, memories, replay
-from hopfield_cl.provenance import record
+from hopfield_cl.records.provenance import record
 
 BUDGET, BETA, EPSILON, SEED, THREADS = 500, 32.0, 0.02, 0, 2
 # Plain greedy takes minutes for the whole budget; each of its choices costs the same.

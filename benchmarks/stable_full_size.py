@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 from training import clocks, peak_bytes
 
+from hopfield_cl.data.scenes import scenes
 from hopfield_cl.diffusion.energies import denoising_energy
-from hopfield_cl.provenance import record
-from hopfield_cl.scenes import scenes
+from hopfield_cl.records.provenance import record
+from hopfield_cl.runs.sd_laboratory import LARGE
 from hopfield_cl.stable.finetuning import Adaptation, captioned, fine_tune
-from hopfield_cl.stable.laboratory import LARGE
 from hopfield_cl.stable.latents import as_denoiser, decode, reconstruct
 from hopfield_cl.stable.pipelines import V1_5, PipelineConfig, image_size, new_pipeline
 

@@ -37,7 +37,7 @@ from hopfield_cl.diffusion.energies import denoising_energy, flow_energy
 from hopfield_cl.diffusion.models import DiffusionModel, new_model
 from hopfield_cl.diffusion.noise import as_denoiser
 from hopfield_cl.diffusion.training import train
-from hopfield_cl.provenance import record
+from hopfield_cl.records.provenance import record
 
 SEED, IMAGES, SIGMAS = 0, 512, (0.5, 50.0)
 ENERGIES = {"flow_energy": flow_energy, "denoising_energy": denoising_energy}

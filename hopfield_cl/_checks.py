@@ -160,6 +160,21 @@ def integer_from(value: Any, name: str, low: int) -> None:
         raise ValueError(f"{name} must be at least {low}, but is {value}.")
 
 
+def images(
+    value: Any, name: str, shape: tuple[int, ...] | None = None, *, reason: str = ""
+) -> None:
+    """Require one image or more, finite, and of the shape (C, H, W) that is given for a reason."""
+    float_tensor(value, name)
+    wrong = value.ndim != 4 or len(value) == 0 or (shape is not None and value.shape[1:] != shape)
+    if wrong:
+        wanted = "C, H, W" if shape is None else ", ".join(map(str, shape))
+        raise ValueError(
+            f"{name} must have shape (N, {wanted}) with N at least 1{reason}, but has shape "
+            f"{tuple(value.shape)}."
+        )
+    finite(value, name)
+
+
 def weights(
     value: Any, memories: Tensor, name: str = "weights", memories_name: str = "memories"
 ) -> None:

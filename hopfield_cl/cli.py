@@ -18,21 +18,22 @@ from typing import Any, NoReturn
 
 import torch
 
-from hopfield_cl import repository
 from hopfield_cl.diffusion.continual import SETTINGS
-from hopfield_cl.diffusion.laboratory import RunConfig
-from hopfield_cl.diffusion.run_forgetting import ForgettingConfig, forgetting_run
-from hopfield_cl.diffusion.run_replay import ReplayRunConfig, ddpm_replay_run
-from hopfield_cl.diffusion.run_stream import StreamConfig, stream_run
-from hopfield_cl.experiments import Recording, ReplayConfig, replay_run
-from hopfield_cl.learned_forgetting import LearnedForgettingConfig, learned_forgetting_run
-from hopfield_cl.stable.laboratory import PromptRunConfig
+from hopfield_cl.records import repository
+from hopfield_cl.records.recording import Recording
+from hopfield_cl.runs.ddpm_forgetting import ForgettingConfig, forgetting_run
+from hopfield_cl.runs.ddpm_laboratory import RunConfig
+from hopfield_cl.runs.ddpm_replay import ReplayRunConfig, ddpm_replay_run
+from hopfield_cl.runs.ddpm_stream import StreamConfig, stream_run
+from hopfield_cl.runs.learned_forgetting import LearnedForgettingConfig, learned_forgetting_run
+from hopfield_cl.runs.replay_in_closed_form import ReplayConfig, replay_run
+from hopfield_cl.runs.sd_forgetting import prompt_forgetting_run
+from hopfield_cl.runs.sd_laboratory import PromptRunConfig
+from hopfield_cl.runs.sd_replay import PromptReplayConfig, prompt_replay_run
+from hopfield_cl.runs.sd_small import SmallConfig, small_run
+from hopfield_cl.runs.verification import verify_all
 from hopfield_cl.stable.pipelines import SMALL_SD, PipelineError
-from hopfield_cl.stable.run_forgetting import prompt_forgetting_run
-from hopfield_cl.stable.run_replay import PromptReplayConfig, prompt_replay_run
-from hopfield_cl.stable.run_small import SmallConfig, small_run
 from hopfield_cl.stable.tasks import SOURCES
-from hopfield_cl.verification import verify_all
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,12 @@ def settle(page: Page) -> None:
 
 
 @functools.cache
+def anchors(page: Path) -> frozenset[str]:
+    """Names of all places on a page that a link may lead to."""
+    return frozenset(element["id"] for element in soup(page).find_all(id=True))
+
+
+@functools.cache
 def soup(page: Path) -> BeautifulSoup:
     """A page, parsed."""
     return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")

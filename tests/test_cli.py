@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from hopfield_cl import cli, provenance
-from hopfield_cl.experiments import ReplayConfig
+from hopfield_cl import cli
+from hopfield_cl.records import provenance
+from hopfield_cl.runs.replay_in_closed_form import ReplayConfig
 
 TINY = ReplayConfig(
     dataset="digits", steps=(1.0,), budgets=(0, 5), seeds=(0, 1), probes=5, examples=2

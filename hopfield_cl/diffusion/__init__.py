@@ -22,8 +22,4 @@ The rooms inside, from the ground floor up:
     A small classifier, and the quality and coverage of generated samples in its feature space.
 ``continual``
     Task after task, with a replay buffer under a strategy and a budget.
-``workspace``, ``laboratory``
-    Finished parts of a long run; one seed of a run with all that its arms share.
-``run_forgetting``, ``run_replay``, ``run_stream``
-    The full-scale runs that the command line records.
 """

@@ -433,15 +433,9 @@ def _check_labelled(images: ImageSet) -> None:
 
 
 def _check_images(classifier: Classifier, images: Tensor) -> None:
-    _checks.float_tensor(images, "images")
-    shape = classifier.image_shape
-    if images.ndim != 4 or images.shape[1:] != shape or len(images) == 0:
-        raise ValueError(
-            f"images must have shape (N, {', '.join(map(str, shape))}) with N at least 1, as the "
-            f"classifier has learned, but has shape {tuple(images.shape)}."
-        )
+    reason = ", as the classifier has learned"
+    _checks.images(images, "images", classifier.image_shape, reason=reason)
     _checks.same_kind(images, "images", classifier.last.weight, "the classifier")
-    _checks.finite(images, "images")
 
 
 def _check_features(real: Tensor, generated: Tensor, *, fewest: int) -> None:

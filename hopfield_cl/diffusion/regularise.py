@@ -51,13 +51,7 @@ def fisher_information(
     ----------
     Kirkpatrick et al. (2017), *Overcoming catastrophic forgetting in neural networks*.
     """
-    _checks.float_tensor(images, "images")
-    if images.ndim != 4 or len(images) == 0:
-        raise ValueError(
-            "images must have shape (N, C, H, W) with N at least 1, but has shape "
-            f"{tuple(images.shape)}."
-        )
-    _checks.finite(images, "images")
+    _checks.images(images, "images")
     weights = {name: weight.detach() for name, weight in model.named_parameters()}
     times = torch.randint(model.config.train_timesteps, (len(images),), generator=generator)
     noise = torch.randn(images.shape, generator=generator).to(images)

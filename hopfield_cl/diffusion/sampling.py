@@ -221,16 +221,9 @@ def _device(model: DiffusionModel) -> torch.device:
 
 
 def _check_images(model: DiffusionModel, value: Tensor, name: str) -> None:
-    _checks.float_tensor(value, name)
-    shape = model.config.image_shape
-    if value.ndim != 4 or value.shape[1:] != shape or len(value) == 0:
-        raise ValueError(
-            f"{name} must have shape (N, {', '.join(map(str, shape))}) with N at least 1, but has "
-            f"shape {tuple(value.shape)}."
-        )
+    _checks.images(value, name, model.config.image_shape)
     if value.device != _device(model):
         raise ValueError(
             f"{name} must be on the device of the model, {_device(model)}, but is on "
             f"{value.device}; move one of them."
         )
-    _checks.finite(value, name)

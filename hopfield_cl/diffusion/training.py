@@ -266,16 +266,9 @@ def _check(model: DiffusionModel, images: Tensor, replay: Tensor | None) -> None
 
 
 def _check_images(model: DiffusionModel, value: Tensor, name: str) -> None:
-    _checks.float_tensor(value, name)
+    _checks.images(value, name, model.config.image_shape)
     if value.dtype != torch.float32:
         raise TypeError(f"{name} must be in float32, but is in {value.dtype}; convert it.")
-    shape = model.config.image_shape
-    if value.ndim != 4 or value.shape[1:] != shape or len(value) == 0:
-        raise ValueError(
-            f"{name} must have shape (N, {', '.join(map(str, shape))}) with N at least 1, but has "
-            f"shape {tuple(value.shape)}."
-        )
-    _checks.finite(value, name)
     low, high = (extreme.item() for extreme in torch.aminmax(value.detach()))
     if low < -1 or high > 1:
         raise ValueError(f"{name} must lie in [−1, 1], but reaches from {low} to {high}.")

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import traitlets
 
-from hopfield_cl import provenance, repository
 from hopfield_cl.explore.base import InteractiveFigure, module
+from hopfield_cl.records import provenance, repository
 
 _DEFAULT = "replay_mnist.csv"
 _AXES = ("step", "strategy", "budget")
@@ -18,8 +18,8 @@ _AXES = ("step", "strategy", "budget")
 class Record(InteractiveFigure):
     """A recorded experiment: a measure over budgets under all strategies, and small images.
 
-    It reads any table that ``hopfield_cl.provenance.record`` has written whose rows have the
-    columns step, strategy and budget, and measures with their standard errors, ``name`` and
+    It reads any table that ``hopfield_cl.records.provenance.record`` has written whose rows have
+    the columns step, strategy and budget, and measures with their standard errors, ``name`` and
     ``name_error``. The smallest budget stands for no replay. Used if the details of its provenance
     hold them are ``labels`` of axes and measures, ``rows`` of images that do not vary, and the
     names of the ``examples``; a column ``images`` holds numbers of images on the sheet.

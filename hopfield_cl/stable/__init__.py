@@ -15,10 +15,6 @@ The rooms inside, from the ground floor up:
     The U-Net of any pipeline on new images, whole or by LoRA, with replay.
 ``tasks``
     Captioned images in two tasks, and a judge of what an image shows.
-``laboratory``
-    One seed of a run with all that its arms share.
-``run_small``, ``run_forgetting``, ``run_replay``
-    The full-scale runs that the command line records; the first trains the small pipeline.
 """
 
 import importlib

@@ -48,7 +48,7 @@ def encode(
     _checks.integer_from(batch_size, "batch_size", 1)
     vae = pipeline.vae
     side = image_size(pipeline)
-    _check_batch(images, "images", (vae.config.in_channels, side, side))
+    _checks.images(images, "images", (vae.config.in_channels, side, side))
     with torch.no_grad():
         parts = [
             vae.encode(part.to(vae.device, vae.dtype)).latent_dist.mean
@@ -83,7 +83,7 @@ def decode(
     """
     check_pipeline(pipeline)
     _checks.integer_from(batch_size, "batch_size", 1)
-    _check_batch(latents, "latents", latent_shape(pipeline))
+    _checks.images(latents, "latents", latent_shape(pipeline))
     vae = pipeline.vae
     with torch.no_grad():
         parts = [
@@ -212,7 +212,7 @@ def reconstruct(
         listed = ", ".join(str(known) for known in times)
         raise ValueError(f"time must be one of {listed}, but is {time!r}.")
     for value, name in ((latents, "latents"), (noise, "noise")):
-        _check_batch(value, name, latent_shape(pipeline))
+        _checks.images(value, name, latent_shape(pipeline))
     conditions = embed(pipeline, prompts)
     if not len(latents) == len(noise) == len(conditions):
         raise ValueError(
@@ -371,13 +371,3 @@ def _check_sampling(steps: int, guidance: float, batch_size: int) -> None:
     _checks.integer_from(steps, "steps", 1)
     _checks.number_between(guidance, "guidance", 1.0, 100.0)
     _checks.integer_from(batch_size, "batch_size", 1)
-
-
-def _check_batch(value: Tensor, name: str, shape: tuple[int, int, int]) -> None:
-    _checks.float_tensor(value, name)
-    if value.ndim != 4 or value.shape[1:] != shape or len(value) == 0:
-        raise ValueError(
-            f"{name} must have shape (N, {', '.join(map(str, shape))}) with N at least 1, but has "
-            f"shape {tuple(value.shape)}."
-        )
-    _checks.finite(value, name)

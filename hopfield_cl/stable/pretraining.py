@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from hopfield_cl import _checks
+from hopfield_cl.data.scenes import scenes, stream
 from hopfield_cl.diffusion.steps import (
     StepsRecord,
     TrainingConfig,
@@ -23,7 +24,6 @@ from hopfield_cl.diffusion.steps import (
     rows,
     training_mode,
 )
-from hopfield_cl.scenes import scenes, stream
 from hopfield_cl.stable.pipelines import image_size
 from hopfield_cl.stable.prompts import tokenize
 

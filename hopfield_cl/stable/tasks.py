@@ -17,8 +17,8 @@ from torch.nn.functional import interpolate
 
 from hopfield_cl import _checks, data
 from hopfield_cl.data import ImageSet
+from hopfield_cl.data.scenes import FACTORS, decode, render, scenes, split, train_judge
 from hopfield_cl.diffusion import quality
-from hopfield_cl.scenes import FACTORS, decode, render, scenes, split, train_judge
 
 _SHAPES_OF_TASK_1 = FACTORS["shape"][: len(FACTORS["shape"]) // 2]
 # Scenes to draw for each that is wanted: half of them show a shape of task 1, give or take.

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
 from desk import Figure
 from playwright.sync_api import expect
-
-sys.path.append(str(Path(__file__).parents[1]))
 from site_files import ROOT
 
 CHAPTERS = {
