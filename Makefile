@@ -15,7 +15,7 @@ book: $(READY)  ## Execute the notebooks and build the pages into _build/html
 test: $(READY)  ## Run all tests: package, notebooks, pages as a reader sees them
 	$(RUN) tests/browser.py
 	$(RUN) book/build.py
-	OMP_NUM_THREADS=1 $(RUN) -m pytest tests --numprocesses 2 --dist loadfile --durations 20
+	OMP_NUM_THREADS=1 $(RUN) -m pytest tests --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 lab: $(READY)  ## Open the notebooks in JupyterLab
 	$(VENV)/bin/jupyter lab --notebook-dir=.

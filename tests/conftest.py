@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import browser
 import pytest
 from hypothesis import settings
@@ -8,6 +10,18 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
 # The same examples in every run: a change that breaks a property breaks it for everyone.
 settings.register_profile("book", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("book")
+
+# Files that take minutes start first, so that no worker is left alone with one at the end.
+LONG = ("live/test_lab_chapters", "live/test_lab_figures", "live", "test_cli", "runs", "pages")
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items):
+    def rank(item):
+        path = item.path.relative_to(HERE).as_posix()
+        return next((k for k, start in enumerate(LONG) if path.startswith(start)), len(LONG))
+
+    items.sort(key=rank)
 
 
 def pytest_addoption(parser):

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import StableDiffusionPipeline
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
@@ -34,6 +34,9 @@ from hopfield_cl.stable.latents import decode, generate, reconstruct
 from hopfield_cl.stable.pipelines import SMALL_SD, has_adapter, image_size, load_pipeline
 from hopfield_cl.stable.prompts import pooled
 from hopfield_cl.stable.tasks import SOURCES, CaptionedTask, Judge, load_captioned_tasks
+
+if TYPE_CHECKING:  # diffusers speaks of image processors unless hopfield_cl.stable comes first
+    from diffusers import StableDiffusionPipeline
 
 # Raised when the parts of a run come out otherwise under the same settings; see CONTRIBUTING.md.
 VERSION = 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import StableDiffusionPipeline
 from jaxtyping import Int
 from torch import Tensor
 
@@ -25,6 +25,9 @@ from hopfield_cl.stable.pretraining import (
     train_autoencoder,
     train_text_to_image,
 )
+
+if TYPE_CHECKING:  # diffusers speaks of image processors unless hopfield_cl.stable comes first
+    from diffusers import StableDiffusionPipeline
 
 # Raised when the parts of a run come out otherwise under the same settings; see CONTRIBUTING.md.
 VERSION = 1

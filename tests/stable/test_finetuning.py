@@ -293,7 +293,7 @@ def test_a_training_that_was_interrupted_ends_bit_for_bit_the_same(fresh, learne
 
 CHILD = """
 import sys
-from test_stable_finetuning import CHILD_CONFIG, TINY, captioned, fine_tune, new_pipeline, scenes
+from test_finetuning import CHILD_CONFIG, TINY, captioned, fine_tune, new_pipeline, scenes
 pipeline = new_pipeline(TINY, seed=0)
 drawn = scenes(6, seed=0, size=16)
 learned = captioned(pipeline, drawn.images, drawn.captions)

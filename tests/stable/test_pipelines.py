@@ -10,7 +10,7 @@ import torch
 from diffusers import PNDMScheduler, StableDiffusionPipeline
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file
-from tiny_pipeline import TINY
+from tiny_pipeline import TINY, same, weights
 
 from hopfield_cl.data.scenes import FACTORS, scenes
 from hopfield_cl.records import repository
@@ -28,21 +28,6 @@ from hopfield_cl.stable.pipelines import (
     save_pipeline,
     verify_pipeline,
 )
-
-PARTS = ("vae", "text_encoder", "unet")
-
-
-def weights(pipeline):
-    return {
-        f"{part}.{name}": value
-        for part in PARTS
-        for name, value in getattr(pipeline, part).state_dict().items()
-    }
-
-
-def same(first, second):
-    one, other = weights(first), weights(second)
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
 @pytest.fixture(scope="module")
